@@ -1,0 +1,149 @@
+"""`python -m bench QUESTION`: measure, print a table, append JSON lines, draw a plot."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from bench import engine, heart, logreg, mlp, operations, predicted
+from bench.peers.install import PEERS
+from bench.question import DEFAULT_PEERS, Answer, Options
+from bench.record import RESULTS, Record, append
+
+PRINTED_WIDTH = 180  # columns when the output goes to a file
+
+EXAMPLES = """\
+examples:
+  python -m bench logreg                        all peers; installs those that are absent
+  python -m bench mlp --peers orion --rounds 20
+  python -m bench logreg --quick --peers none --json /tmp/logreg.jsonl
+  python -m bench heart --heart ~/heart-disease
+  python -m bench.peers.install tenseal orion   install peers beforehand
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One benchmark question."""
+
+    name: str
+    summary: str
+    run: Callable[[Options, Console], Answer]
+    draw: Callable[[Sequence[Record], Path], None]
+
+
+QUESTIONS = {
+    question.name: question
+    for question in (
+        Question(logreg.NAME, logreg.SUMMARY, logreg.run, logreg.draw),
+        Question(mlp.NAME, mlp.SUMMARY, mlp.run, mlp.draw),
+        Question(heart.NAME, heart.SUMMARY, heart.run, heart.draw),
+        Question(predicted.NAME, predicted.SUMMARY, predicted.run, predicted.draw),
+        Question(engine.NAME, engine.SUMMARY, engine.run, engine.draw),
+        Question(operations.NAME, operations.SUMMARY, operations.run, operations.draw),
+    )
+}
+
+
+def main(arguments: Sequence[str] | None = None, console: Console | None = None) -> int:
+    """Run one question.
+
+    Returns:
+        0, or 1 if a subject failed. Skipped peers are no failure.
+    """
+    console = console or Console(width=None if sys.stdout.isatty() else PRINTED_WIDTH)
+    chosen = _parser().parse_args(arguments)
+    if chosen.question is None:
+        _list_questions(console)
+        return 0
+    question = QUESTIONS[chosen.question]
+    options = Options(
+        chosen.quick, chosen.peers, chosen.rounds, chosen.heart, chosen.write_cost_table
+    )
+    answer = question.run(options, console)
+    path: Path = chosen.json or RESULTS / f"{question.name}.jsonl"
+    if answer.records:
+        append(answer.records, path)
+        question.draw(answer.records, path.with_suffix(".png"))
+        console.print(f"{len(answer.records)} results appended to {path}, plot beside it")
+    for failure in answer.failures:
+        console.print(f"FAILED {failure}", style="red", markup=False)
+    return 1 if answer.failures else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measure Tacit and its peers side by side.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "question",
+        nargs="?",
+        choices=sorted(QUESTIONS),
+        metavar="QUESTION",
+        help=f"one of {', '.join(QUESTIONS)}; without one, they are listed",
+    )
+    parser.add_argument("--quick", action="store_true", help="few rounds, no slow peer")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="append the results here (default: bench/results/QUESTION.jsonl)",
+    )
+    parser.add_argument(
+        "--peers",
+        type=_peers,
+        default=DEFAULT_PEERS,
+        metavar="LIST",
+        help=f"peers, comma-separated, or none (default: {','.join(DEFAULT_PEERS)})",
+    )
+    parser.add_argument("--rounds", type=_rounds, metavar="N", help="measured rounds per subject")
+    parser.add_argument(
+        "--heart",
+        "--csv",
+        type=Path,
+        metavar="DIR",
+        help="folder with processed.{cleveland,hungarian,switzerland,va}.data",
+    )
+    parser.add_argument(
+        "--write-cost-table",
+        action="store_true",
+        help="operations only: replace the compiler's table of operation times",
+    )
+    return parser
+
+
+def _peers(text: str) -> tuple[str, ...]:
+    if text == "none":
+        return ()
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    unknown = [name for name in names if name not in PEERS]
+    if unknown:
+        raise argparse.ArgumentTypeError(
+            f"unknown peer {', '.join(unknown)}: expected some of {', '.join(PEERS)}, or none"
+        )
+    return names
+
+
+def _rounds(text: str) -> int:
+    rounds = int(text)
+    if rounds < 1:
+        raise argparse.ArgumentTypeError("at least one round is needed")
+    return rounds
+
+
+def _list_questions(console: Console) -> None:
+    console.print("Questions (python -m bench QUESTION, --help for options):")
+    for question in QUESTIONS.values():
+        console.print(f"  {question.name:10} {question.summary}", highlight=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

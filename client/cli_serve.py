@@ -1,0 +1,176 @@
+"""`tacit serve`: the endpoint."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tacit.client.cli_common import say
+from tacit.client.cli_parsers import add_command, port_number, positive_integer, positive_number
+
+if TYPE_CHECKING:
+    from tacit.client.cli_parsers import Commands
+    from tacit.runtime.options import ServerOptions
+
+_HOUR = 3600.0
+
+
+def add_serve(commands: Commands, common: argparse.ArgumentParser) -> None:
+    """Add `tacit serve`."""
+    parser = add_command(
+        commands,
+        common,
+        "serve",
+        run_serve,
+        "serve compiled models over KServe v2, HTTP and gRPC",
+        "  tacit serve models\n"
+        "  tacit serve models --http-port 8443 --tls-cert c.pem --tls-key k.pem\n"
+        "  tacit serve models --host 0.0.0.0 --token-file tokens.txt --audit-file audit.jsonl\n",
+    )
+    parser.add_argument(
+        "repository",
+        type=Path,
+        metavar="REPOSITORY",
+        help="models as NAME/VERSION/ folders, or one artifact",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address (default 127.0.0.1)")
+    for name, port in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
+        parser.add_argument(
+            f"--{name}-port",
+            type=port_number,
+            default=port,
+            metavar="N",
+            help=f"default {port}; 0 chooses a free port",
+        )
+    _add_access(parser)
+    _add_limits(parser)
+
+
+def _add_access(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("access")
+    group.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="who may ask: one '<tenant> <token>' per line (default everybody)",
+    )
+    group.add_argument(
+        "--administrator",
+        action="append",
+        metavar="NAME",
+        dest="administrators",
+        help="tenant of the token file that may load and unload models; may be repeated "
+        "(default: everybody without a token file, nobody with one)",
+    )
+    group.add_argument("--tls-cert", type=Path, metavar="PEM", help="certificate chain")
+    group.add_argument("--tls-key", type=Path, metavar="PEM", help="its private key")
+    group.add_argument("--audit-file", type=Path, metavar="FILE", help="hash-chained audit log")
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("limits")
+    group.add_argument(
+        "--key-dir",
+        type=Path,
+        metavar="DIR",
+        help="where evaluation keys are kept (default REPOSITORY/.tacit-keys)",
+    )
+    group.add_argument(
+        "--key-quota-gb", type=positive_number, metavar="GB", help="evaluation keys per tenant"
+    )
+    group.add_argument(
+        "--key-ttl-hours",
+        type=positive_number,
+        metavar="H",
+        help="remove evaluation keys not used for so long (default never)",
+    )
+    group.add_argument(
+        "--workers",
+        type=positive_integer,
+        metavar="N",
+        help="key owners that have a worker process at the same time",
+    )
+    group.add_argument(
+        "--parallel", type=positive_integer, metavar="N", help="jobs that run at the same time"
+    )
+    group.add_argument(
+        "--threads",
+        type=positive_integer,
+        metavar="N",
+        help="evaluations one worker runs at the same time (default cores / parallel jobs)",
+    )
+    group.add_argument(
+        "--backend",
+        choices=("openfhe", "native"),
+        default="openfhe",
+        help="what computes on ciphertexts: OpenFHE, or our own kernels (they need a C++ compiler "
+        "at installation)",
+    )
+    group.add_argument(
+        "--request-timeout",
+        type=positive_number,
+        metavar="SECONDS",
+        help="deadline of a request",
+    )
+
+
+def run_serve(options: argparse.Namespace) -> int:
+    """Serve until interrupted."""
+    from tacit.runtime.listeners import Ports
+    from tacit.runtime.server import serve
+
+    def announce(ports: Ports) -> None:
+        say(
+            f"ready: http {ports.host}:{ports.http}, grpc {ports.host}:{ports.grpc}, "
+            f"metrics {ports.host}:{ports.metrics}"
+        )
+
+    serve(
+        options.repository,
+        http_port=options.http_port,
+        grpc_port=options.grpc_port,
+        metrics_port=options.metrics_port,
+        host=options.host,
+        options=server_options(options),
+        on_ready=announce,
+    )
+    return 0
+
+
+def server_options(options: argparse.Namespace) -> ServerOptions:
+    """Return the settings that were given, defaults for the others."""
+    from tacit.runtime.backends.loading import BackendName
+    from tacit.runtime.batcher import QueueLimits
+    from tacit.runtime.endpoint import RequestLimits
+    from tacit.runtime.keystore import KeyLimits
+    from tacit.runtime.options import ServerOptions, WorkerLimits
+
+    requests, workers, queue, keys = RequestLimits(), WorkerLimits(), QueueLimits(), KeyLimits()
+    quota = options.key_quota_gb
+    return ServerOptions(
+        requests=RequestLimits(seconds=options.request_timeout or requests.seconds),
+        queue=QueueLimits(parallel=options.parallel or queue.parallel),
+        workers=WorkerLimits(
+            processes=options.workers or workers.processes,
+            threads=options.threads or 0,
+            backend=BackendName(options.backend),
+        ),
+        keys=KeyLimits(
+            tenant_bytes=round(quota * 1e9) if quota else keys.tenant_bytes,
+            seconds_to_live=(options.key_ttl_hours or 0.0) * _HOUR,
+        ),
+        key_directory=options.key_dir,
+        token_file=options.token_file,
+        administrators=_administrators(options, ServerOptions().administrators),
+        audit_file=options.audit_file,
+        tls_certificate=options.tls_cert,
+        tls_key=options.tls_key,
+    )
+
+
+def _administrators(options: argparse.Namespace, default: frozenset[str]) -> frozenset[str]:
+    """Return who was named; with a token file nobody is one by default."""
+    if options.administrators:
+        return frozenset(options.administrators)
+    return frozenset() if options.token_file else default

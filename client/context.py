@@ -1,0 +1,99 @@
+"""OpenFHE's crypto context for a parameter set, made and checked at the client.
+
+The client never loads a context that somebody else serialised: it builds its own from the few
+numbers in a model's signature, so that a server cannot choose weak parameters. (The server's
+backend repeats the settings in a module of its own, because the two rooms must not import each
+other.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tacit.client.environment import import_openfhe
+from tacit.errors import ParameterError, SecurityError
+from tacit.openfhe_context import Template, template_from_context
+from tacit.params import CryptoParams, Security
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    import openfhe
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClientContext:
+    """A crypto context whose moduli and scales are the parameters'.
+
+    Attributes:
+        params: the parameters it was made for.
+        openfhe: OpenFHE's context.
+        template: its serialised form, for converting ciphertexts.
+    """
+
+    params: CryptoParams
+    openfhe: openfhe.CryptoContext
+    template: Template
+
+
+def make_context(params: CryptoParams, *, allow_insecure: bool = False) -> ClientContext:
+    """Make the context and check it.
+
+    Args:
+        params: their security was recomputed from the moduli when they were read.
+        allow_insecure: accept parameters that promise no security (tests, demonstrations).
+
+    Raises:
+        SecurityError: the parameters promise less than 128 bits, and not `allow_insecure`.
+        ParameterError: OpenFHE refuses the parameters, or would use other moduli or scales.
+        UnusableEnvironmentError: OpenFHE cannot be imported.
+    """
+    if params.security is not Security.CLASSICAL_128 and not allow_insecure:
+        raise SecurityError(
+            f"the parameters' security is {params.security.value!r}, not 128 bits: do not encrypt "
+            "real values with them; pass allow_insecure=True in tests only"
+        )
+    library = import_openfhe()
+    try:
+        context = library.GenCryptoContext(_settings(library, params))
+    except RuntimeError as error:
+        raise ParameterError(f"OpenFHE refuses the parameters {params}: {error}") from error
+    feature = library.PKESchemeFeature
+    for enabled in (feature.PKE, feature.KEYSWITCH, feature.LEVELEDSHE):
+        context.Enable(enabled)
+    template = template_from_context(library.Serialize(context, library.BINARY))
+    _check(params, context, template)
+    return ClientContext(params, context, template)
+
+
+def _check(params: CryptoParams, context: openfhe.CryptoContext, template: Template) -> None:
+    if context.GetRingDimension() != params.n or template.moduli != params.moduli:
+        raise ParameterError(
+            f"OpenFHE chose N = {context.GetRingDimension()} and moduli {template.moduli}, the "
+            f"parameters say N = {params.n} and {params.moduli}: use openfhe 1.6.1"
+        )
+    for level in range(params.depth + 1):
+        scale = context.GetScalingFactorReal(params.depth - level)
+        if scale != params.scale(level):
+            raise ParameterError(
+                f"OpenFHE's scale at level {level} is {scale!r}, the parameters say "
+                f"{params.scale(level)!r}: use openfhe 1.6.1"
+            )
+
+
+def _settings(library: ModuleType, params: CryptoParams) -> openfhe.CCParamsCKKSRNS:
+    settings = library.CCParamsCKKSRNS()
+    settings.SetSecretKeyDist(library.SecretKeyDist.UNIFORM_TERNARY)
+    # CryptoParams has checked the actual moduli; OpenFHE would check an estimate of their size.
+    settings.SetSecurityLevel(library.SecurityLevel.HEStd_NotSet)
+    settings.SetRingDim(params.n)
+    settings.SetBatchSize(params.slots)
+    settings.SetMultiplicativeDepth(params.depth)
+    settings.SetScalingModSize(params.log_scale)
+    settings.SetFirstModSize(params.log_first)
+    settings.SetScalingTechnique(library.ScalingTechnique.FLEXIBLEAUTO)
+    settings.SetKeySwitchTechnique(library.KeySwitchTechnique.HYBRID)
+    settings.SetNumLargeDigits(params.dnum)
+    settings.SetCKKSDataType(library.CKKSDataType.REAL)
+    return settings

@@ -1,0 +1,1 @@
+"""CKKS arithmetic on limbs: compiled kernels, beside their definitions in plain integers."""

@@ -1,0 +1,294 @@
+// Rings: choice of the path, tables of roots, and the operations row by row.
+#include "ring.h"
+
+using namespace tacit;
+
+namespace {
+
+constexpr size_t kPiece = 512;  // coefficients whose sources stay in the first cache
+
+u64 power_mod(u64 base, u64 exponent, u64 q) {
+    u64 result = 1 % q;
+    for (; exponent; exponent >>= 1, base = mul_mod(base, base, q))
+        if (exponent & 1) result = mul_mod(result, base, q);
+    return result;
+}
+
+size_t reverse_bits(size_t x, int bits) {
+    size_t result = 0;
+    for (int i = 0; i < bits; ++i, x >>= 1) result = result << 1 | (x & 1);
+    return result;
+}
+
+std::vector<u64> bit_reversed_powers(u64 root, int log_n, u64 q) {
+    std::vector<u64> powers(size_t(1) << log_n);
+    u64 power = 1;
+    for (size_t i = 0; i < powers.size(); ++i, power = mul_mod(power, root, q))
+        powers[reverse_bits(i, log_n)] = power;
+    return powers;
+}
+
+// The first N / lanes powers as pairs (w, companion); the rest as the register blocks read them:
+// per block of lanes^2 values and root of its lower layers, `lanes` words w, then companions.
+void build_tables(tacit_ring &ring, Modulus &m, const std::vector<u64> &powers, u64 *&pairs,
+                  u64 *&base) {
+    const size_t lanes = static_cast<size_t>(m.kernels->lanes), n = powers.size();
+    pairs = ring.tables.allocate(2 * n / lanes);
+    for (size_t i = 0; i < n / lanes; ++i) m.kernels->encode_root(m, powers[i], pairs + 2 * i);
+    const size_t blocks = n / lanes / lanes;
+    base = ring.tables.allocate(blocks * 2 * lanes * (lanes - 1) + 1);
+    u64 *out = base;
+    for (size_t block = 0; block < blocks; ++block)
+        for (size_t width = 1; width < lanes; width *= 2)
+            for (size_t k = 0; k < width; ++k, out += 2 * lanes)
+                for (size_t lane = 0; lane < lanes; ++lane) {
+                    u64 pair[2];
+                    const size_t at = ((blocks + block) * lanes + lane) * width + k;
+                    m.kernels->encode_root(m, powers[at], pair);
+                    out[lane] = pair[0];
+                    out[lanes + lane] = pair[1];
+                }
+}
+
+void build_modulus(tacit_ring &ring, Modulus &m, u64 psi) {
+    const u64 n_inverse = power_mod(u64(1) << ring.log_n, m.q - 2, m.q);
+    m.n_inverse = make_factor(n_inverse, m.q);
+    m.one = make_factor(1, m.q);
+    m.two30 = make_factor((u64(1) << 30) % m.q, m.q);
+    m.two52 = make_factor((u64(1) << 52) % m.q, m.q);
+    m.two60 = make_factor((u64(1) << 60) % m.q, m.q);
+    m.two64 = make_factor(mul_mod((u64(1) << 32) % m.q, (u64(1) << 32) % m.q, m.q), m.q);
+    const int log_n = static_cast<int>(ring.log_n);
+    build_tables(ring, m, bit_reversed_powers(psi, log_n, m.q), m.forward, m.forward_base);
+    std::vector<u64> powers = bit_reversed_powers(power_mod(psi, m.q - 2, m.q), log_n, m.q);
+    powers[1] = mul_mod(powers[1], n_inverse, m.q);  // the last layer's, see ntt_core.h
+    build_tables(ring, m, powers, m.inverse, m.inverse_base);
+}
+
+const Kernels *choose_kernels(int path, uint32_t log_n, bool narrow) {
+    const Kernels *kernels = &kScalarKernels;
+#ifdef TACIT_X86
+    if (path == TACIT_AVX512) kernels = narrow ? &kAvx512NarrowKernels : &kAvx512WideKernels;
+    if (path == TACIT_AVX2 && narrow) kernels = &kAvx2Kernels;
+#endif
+    const auto lanes = static_cast<size_t>(kernels->lanes);
+    return (size_t(1) << log_n) < 2 * lanes * lanes ? &kScalarKernels : kernels;
+}
+
+bool valid_modulus(uint32_t log_n, u64 q, u64 psi) {
+    if (q < 3 || q >> 60 || (q - 1) % (u64(2) << log_n) || psi >= q) return false;
+    return power_mod(psi, u64(1) << log_n, q) == q - 1;
+}
+
+tacit_ring *make_ring(uint32_t log_n, uint32_t count, const u64 *moduli, const u64 *psi, int path,
+                      uint32_t threads) {
+    std::unique_ptr<tacit_ring> ring(new tacit_ring);
+    ring->log_n = log_n;
+    ring->n = size_t(1) << log_n;
+    ring->moduli.resize(count);
+    ring->permute = permute_scalar;
+#ifdef TACIT_X86
+    if (path == TACIT_AVX512) ring->permute = permute_avx512;
+#endif
+    for (uint32_t i = 0; i < count; ++i) {
+        if (!valid_modulus(log_n, moduli[i], psi[i])) return nullptr;
+        Modulus &m = ring->moduli[i];
+        m.q = moduli[i];
+        m.log_n = log_n;
+        m.narrow = m.q >> kNarrowBits == 0;
+        m.kernels = choose_kernels(path, log_n, m.narrow);
+        build_modulus(*ring, m, psi[i]);
+    }
+    ring->pool.reset(new Pool(threads));
+    return ring.release();
+}
+
+template <class F>
+void each_row(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, const F &f) {
+    ring->pool->each(rows, [&](uint32_t row) {
+        const Modulus &m = ring->modulus(mods, row);
+        f(m, row, size_t(row) * ring->n);
+    });
+}
+
+// One piece of sum_t a[t] b[t], at most kPiece long.
+void dot_piece(const Modulus &m, size_t length, uint32_t terms, const u64 *const *a, size_t a_at,
+               const u64 *const *b, size_t b_at, u64 *out) {
+    constexpr uint32_t most = tacit_ring::kMostTerms;
+    const u64 *x[most], *y[most];
+    u64 sum[kPiece];
+    for (uint32_t first = 0; first < terms; first += most) {
+        const uint32_t count = terms - first < most ? terms - first : most;
+        for (uint32_t t = 0; t < count; ++t) {
+            x[t] = a[first + t] + a_at;
+            y[t] = b[first + t] + b_at;
+        }
+        m.kernels->dot(m, length, count, x, y, first ? sum : out);
+        if (first) m.kernels->add(m, length, sum, out, out);
+    }
+}
+
+}  // namespace
+
+extern "C" {
+
+const char *tacit_sources(void) { return TACIT_SOURCES; }
+
+uint32_t tacit_paths(void) {
+    uint32_t paths = 1u << TACIT_SCALAR;
+#ifdef TACIT_X86
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("bmi2"))
+        paths |= 1u << TACIT_AVX2;
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512ifma"))
+        paths |= 1u << TACIT_AVX512;
+#endif
+    return paths;
+}
+
+tacit_ring *tacit_ring_new(uint32_t log_n, uint32_t count, const uint64_t *moduli,
+                           const uint64_t *psi, int path, uint32_t threads) {
+    if (log_n < 3 || log_n > 17 || count < 1 || count > 1024 || threads < 1 || threads > 1024)
+        return nullptr;
+    if (path < 0 || path > TACIT_AVX512 || !(tacit_paths() >> path & 1)) return nullptr;
+    try {
+        return make_ring(log_n, count, moduli, psi, path, threads);
+    } catch (...) {
+        return nullptr;
+    }
+}
+
+void tacit_ring_free(tacit_ring *ring) { delete ring; }
+
+void tacit_ntt_forward(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint64_t *x) {
+    each_row(ring, rows, mods,
+             [&](const Modulus &m, uint32_t, size_t at) { m.kernels->forward(m, x + at); });
+}
+
+void tacit_ntt_inverse(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint64_t *x) {
+    each_row(ring, rows, mods,
+             [&](const Modulus &m, uint32_t, size_t at) { m.kernels->inverse(m, x + at); });
+}
+
+void tacit_add(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, const uint64_t *a,
+               const uint64_t *b, uint64_t *out) {
+    each_row(ring, rows, mods, [&](const Modulus &m, uint32_t, size_t at) {
+        m.kernels->add(m, ring->n, a + at, b + at, out + at);
+    });
+}
+
+void tacit_subtract(const tacit_ring *ring, uint32_t rows, const uint32_t *mods,
+                    const uint64_t *a, const uint64_t *b, uint64_t *out) {
+    each_row(ring, rows, mods, [&](const Modulus &m, uint32_t, size_t at) {
+        m.kernels->subtract(m, ring->n, a + at, b + at, out + at);
+    });
+}
+
+void tacit_negate(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, const uint64_t *a,
+                  uint64_t *out) {
+    each_row(ring, rows, mods, [&](const Modulus &m, uint32_t, size_t at) {
+        for (size_t i = 0; i < ring->n; ++i) out[at + i] = a[at + i] ? m.q - a[at + i] : 0;
+    });
+}
+
+void tacit_scale(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, const uint64_t *a,
+                 const uint64_t *minus, const uint64_t *plus, const uint64_t *constants,
+                 uint64_t *out) {
+    each_row(ring, rows, mods, [&](const Modulus &m, uint32_t row, size_t at) {
+        m.kernels->scale(m, ring->n, a + at, minus ? minus + at : nullptr,
+                         plus ? plus + at : nullptr, make_factor(constants[row], m.q), out + at);
+    });
+}
+
+void tacit_add_constant(const tacit_ring *ring, uint32_t rows, const uint32_t *mods,
+                        const uint64_t *a, const uint64_t *constants, uint64_t *out) {
+    each_row(ring, rows, mods, [&](const Modulus &m, uint32_t row, size_t at) {
+        m.kernels->add_constant(m, ring->n, a + at, constants[row], out + at);
+    });
+}
+
+void tacit_dot(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t terms,
+               const uint64_t *const *a, const uint64_t *const *b, uint64_t *out) {
+    each_row(ring, rows, mods, [&](const Modulus &m, uint32_t, size_t at) {
+        const size_t piece = ring->n < kPiece ? ring->n : kPiece;
+        for (size_t start = at; start < at + ring->n; start += piece)
+            dot_piece(m, piece, terms, a, start, b, start, out + start);
+    });
+}
+
+void tacit_dot_pairs(const tacit_ring *ring, uint32_t rows, const uint32_t *mods,
+                     uint32_t outputs, const uint32_t *counts, const uint64_t *const *a,
+                     const uint64_t *const *b, uint64_t *const *out) {
+    const size_t block = rows * ring->n;
+    each_row(ring, rows, mods, [&](const Modulus &m, uint32_t, size_t at) {
+        const size_t piece = ring->n < kPiece ? ring->n : kPiece;
+        for (size_t start = at; start < at + ring->n; start += piece) {
+            size_t first = 0;
+            for (uint32_t o = 0; o < outputs; first += counts[o++])
+                for (size_t shift = 0; shift <= block; shift += block)
+                    dot_piece(m, piece, counts[o], a + first, start + shift, b + first, start,
+                              out[o] + start + shift);
+        }
+    });
+}
+
+void tacit_combine(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t outputs,
+                   uint32_t terms, const uint64_t *const *a, const uint64_t *weights,
+                   uint64_t *const *out) {
+    constexpr uint32_t most = tacit_ring::kMostTerms;
+    each_row(ring, rows, mods, [&](const Modulus &m, uint32_t row, size_t at) {
+        const u64 *x[most];
+        const size_t piece = ring->n < kPiece ? ring->n : kPiece;
+        u64 sum[kPiece];
+        for (size_t start = at; start < at + ring->n; start += piece)
+            for (uint32_t first = 0; first < terms; first += most) {
+                const uint32_t count = terms - first < most ? terms - first : most;
+                for (uint32_t t = 0; t < count; ++t) x[t] = a[first + t] + start;
+                for (uint32_t o = 0; o < outputs; ++o) {
+                    const u64 *w = weights + (size_t(row) * outputs + o) * terms + first;
+                    u64 *target = out[o] + start;
+                    m.kernels->combine(m, piece, count, x, w, false, first ? sum : target);
+                    if (first) m.kernels->add(m, piece, sum, target, target);
+                }
+            }
+    });
+}
+
+void tacit_tensor(const tacit_ring *ring, uint32_t rows, const uint64_t *a, const uint64_t *b,
+                  uint64_t *out) {
+    const size_t block = rows * ring->n;
+    each_row(ring, rows, nullptr, [&](const Modulus &m, uint32_t, size_t at) {
+        const u64 *x[2] = {a + at, a + block + at}, *y[2] = {b + block + at, b + at};
+        m.kernels->dot(m, ring->n, 1, x, y + 1, out + at);
+        m.kernels->dot(m, ring->n, 2, x, y, out + block + at);
+        m.kernels->dot(m, ring->n, 1, x + 1, y, out + 2 * block + at);
+    });
+}
+
+void tacit_galois_table(uint32_t log_n, uint64_t element, uint32_t *table) {
+    const int low = static_cast<int>(log_n) - 3;
+    const u64 mask = (u64(1) << log_n) - 1;
+    for (size_t block = 0; block < size_t(1) << low; ++block) {
+        const u64 exponent = 2 * reverse_bits(block, low) + 1;
+        const u64 source = ((exponent * element - 1) >> 1) & mask;
+        const size_t from = reverse_bits(source & ((u64(1) << low) - 1), low);
+        table[block] = static_cast<uint32_t>(from << 3 | source >> low);
+    }
+}
+
+void tacit_automorphism(const tacit_ring *ring, uint32_t rows, const uint32_t *mods,
+                        const uint32_t *table, uint64_t element, const uint64_t *a,
+                        uint32_t plus_rows, const uint64_t *plus, int accumulate, uint64_t *out) {
+    u64 orders[8][8];
+    for (size_t shift = 0; shift < 8; ++shift)
+        for (size_t k = 0; k < 8; ++k)
+            orders[shift][k] = reverse_bits((shift + reverse_bits(k, 3) * element) & 7, 3);
+    each_row(ring, rows, mods, [&](const Modulus &m, uint32_t row, size_t at) {
+        ring->permute(m, ring->n, table, orders, a + at, row < plus_rows ? plus + at : nullptr,
+                      accumulate != 0, out + at);
+    });
+}
+
+}  // extern "C"

@@ -1,0 +1,111 @@
+// CKKS arithmetic on limbs: the C interface.
+//
+// A polynomial is a block of rows of N residues, uint64, one row per modulus, each below its
+// modulus, in OpenFHE's NTT order (bit-reversed) unless a comment says coefficients. Row r of a
+// call belongs to modulus mods[r] of the ring, or to modulus r where mods is null. Nothing here allocates but
+// tacit_ring_new; nothing is global. A ring may be used by several threads at once.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct tacit_ring tacit_ring;
+
+enum tacit_path { TACIT_SCALAR = 0, TACIT_AVX2 = 1, TACIT_AVX512 = 2 };
+
+// A digest of the sources this library was built from, 16 hexadecimal digits.
+const char *tacit_sources(void);
+// Bit p is set if this library holds path p and this processor can run it.
+uint32_t tacit_paths(void);
+
+// Tables for `count` primes, each 1 modulo 2N and below 2^60; psi[i] is a primitive 2N-th root of
+// unity. `threads` share the rows of a call; 1 means the caller's own. Null: out of memory, or
+// arguments out of range.
+tacit_ring *tacit_ring_new(uint32_t log_n, uint32_t count, const uint64_t *moduli,
+                           const uint64_t *psi, int path, uint32_t threads);
+void tacit_ring_free(tacit_ring *ring);
+
+// In place: coefficients to NTT form, and back.
+void tacit_ntt_forward(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint64_t *x);
+void tacit_ntt_inverse(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint64_t *x);
+
+// out may be a or b.
+void tacit_add(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, const uint64_t *a,
+               const uint64_t *b, uint64_t *out);
+void tacit_subtract(const tacit_ring *ring, uint32_t rows, const uint32_t *mods,
+                    const uint64_t *a, const uint64_t *b, uint64_t *out);
+void tacit_negate(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, const uint64_t *a,
+                  uint64_t *out);
+// out = (a - minus) constants[row] + plus; minus and plus may be null.
+void tacit_scale(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, const uint64_t *a,
+                 const uint64_t *minus, const uint64_t *plus, const uint64_t *constants,
+                 uint64_t *out);
+// out = a + constants[row] in every position: in NTT form, a constant polynomial.
+void tacit_add_constant(const tacit_ring *ring, uint32_t rows, const uint32_t *mods,
+                        const uint64_t *a, const uint64_t *constants, uint64_t *out);
+// out[row] = sum_t a[t][row] b[t][row]: pointers to the first row of each term.
+void tacit_dot(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t terms,
+               const uint64_t *const *a, const uint64_t *const *b, uint64_t *out);
+// out[o][row] = sum_t a[t][row] weights[row][o][t]; the pointers are to the first rows.
+void tacit_combine(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t outputs,
+                   uint32_t terms, const uint64_t *const *a, const uint64_t *weights,
+                   uint64_t *const *out);
+// out[0] = a0 b0, out[1] = a0 b1 + a1 b0, out[2] = a1 b1; blocks of `rows` rows.
+void tacit_tensor(const tacit_ring *ring, uint32_t rows, const uint64_t *a, const uint64_t *b,
+                  uint64_t *out);
+// For each output o and its counts[o] terms, which follow each other in a and b:
+// out[o] = sum_t a[t] b[t], where a[t] and out[o] are pairs of blocks of `rows` rows, b[t] one.
+void tacit_dot_pairs(const tacit_ring *ring, uint32_t rows, const uint32_t *mods,
+                     uint32_t outputs, const uint32_t *counts, const uint64_t *const *a,
+                     const uint64_t *const *b, uint64_t *const *out);
+// Galois automorphism in NTT form: `table` from tacit_galois_table, N / 8 entries. The first
+// `plus_rows` rows of `plus` are added before; with `accumulate`, the result is added to out.
+void tacit_galois_table(uint32_t log_n, uint64_t element, uint32_t *table);
+void tacit_automorphism(const tacit_ring *ring, uint32_t rows, const uint32_t *mods,
+                        const uint32_t *table, uint64_t element, const uint64_t *a,
+                        uint32_t plus_rows, const uint64_t *plus, int accumulate, uint64_t *out);
+
+// Rows of a basis QP at `limbs` limbs of Q: moduli 0 .. limbs - 1, then `first_special` ...
+typedef struct {
+    uint32_t limbs;          // of Q, in use
+    uint32_t first_special;  // index of the first prime of P in the ring: limbs of Q at the top
+    uint32_t specials;       // primes of P
+    uint32_t alpha;          // limbs of one digit
+    const uint64_t *up_inverse;    // [limbs]: (D / q_i)^-1 mod q_i, D the digit's product
+    const uint64_t *up_factor;     // [limbs][limbs + specials]: D / q_i modulo each row's prime
+    const uint64_t *down_inverse;  // [specials]: (P / p_k)^-1 mod p_k
+    const uint64_t *down_factor;   // [specials][limbs]: P / p_k mod q_i
+    const uint64_t *p_inverse;     // [limbs]: P^-1 mod q_i
+    const uint64_t *last_inverse;  // [limbs - 1]: q_last^-1 mod q_i
+} tacit_basis;
+
+// Extend each digit of `a` (limbs rows) to QP. digits: ceil(limbs / alpha) blocks of
+// limbs + specials rows; a digit's own rows are left unwritten: they are those of `a`.
+// scratch: limbs rows. With a key, not null, also the product as tacit_key_product gives it.
+void tacit_mod_up(const tacit_ring *ring, const tacit_basis *basis, const uint64_t *a,
+                  uint64_t *digits, uint64_t *scratch, const uint64_t *key, uint32_t dnum,
+                  uint64_t *out);
+// out (2 blocks of limbs + specials rows) = sum_d digit_d key[.][d]. key: shape (2, dnum,
+// first_special + specials, N).
+void tacit_key_product(const tacit_ring *ring, const tacit_basis *basis, const uint64_t *a,
+                       const uint64_t *digits, const uint64_t *key, uint32_t dnum, uint64_t *out);
+// Divide `blocks` blocks of limbs + specials rows by P, rounding as OpenFHE does (down); add the
+// limbs rows at plus[block] where that is not null. The special rows of x are overwritten.
+// scratch: blocks * limbs rows.
+void tacit_mod_down(const tacit_ring *ring, const tacit_basis *basis, uint32_t blocks,
+                    uint64_t *x, const uint64_t *const *plus, uint64_t *out, uint64_t *scratch);
+// Divide by the last modulus, to the nearest. scratch: blocks rows; out: blocks of limbs - 1 rows.
+void tacit_rescale(const tacit_ring *ring, const tacit_basis *basis, uint32_t blocks,
+                   const uint64_t *x, uint64_t *out, uint64_t *scratch);
+
+// Round coefficients[i] * scale to integers and reduce them; coefficients, then NTT form.
+// Returns nonzero if a value is not finite.
+int tacit_encode(const tacit_ring *ring, uint32_t rows, const uint32_t *mods,
+                 const double *coefficients, double scale, uint64_t *out);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,87 @@
+"""The compiled kernels behind their C interface (csrc/tacit_kernels.h), by ctypes.
+
+ctypes releases the interpreter lock during each call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from enum import IntEnum
+from pathlib import Path
+
+from tacit.errors import UnusableEnvironmentError
+from tacit.kernels.compile_sources import library_path, sources_digest
+
+_POINTER = ctypes.c_void_p
+_COUNT = ctypes.c_uint32
+_ROWS = (_POINTER, _COUNT, _POINTER)  # ring, rows, mods
+
+_SIGNATURES: dict[str, tuple[object, ...]] = {
+    "tacit_ring_free": (_POINTER,),
+    "tacit_ntt_forward": (*_ROWS, _POINTER),
+    "tacit_ntt_inverse": (*_ROWS, _POINTER),
+    "tacit_add": (*_ROWS, _POINTER, _POINTER, _POINTER),
+    "tacit_subtract": (*_ROWS, _POINTER, _POINTER, _POINTER),
+    "tacit_negate": (*_ROWS, _POINTER, _POINTER),
+    "tacit_scale": (*_ROWS, _POINTER, _POINTER, _POINTER, _POINTER, _POINTER),
+    "tacit_add_constant": (*_ROWS, _POINTER, _POINTER, _POINTER),
+    "tacit_dot": (*_ROWS, _COUNT, _POINTER, _POINTER, _POINTER),
+    "tacit_combine": (*_ROWS, _COUNT, _COUNT, _POINTER, _POINTER, _POINTER),
+    "tacit_tensor": (_POINTER, _COUNT, _POINTER, _POINTER, _POINTER),
+    "tacit_galois_table": (_COUNT, ctypes.c_uint64, _POINTER),
+    "tacit_automorphism": (
+        *(*_ROWS, _POINTER, ctypes.c_uint64, _POINTER, _COUNT, _POINTER),
+        *(ctypes.c_int, _POINTER),
+    ),
+    "tacit_dot_pairs": (*_ROWS, _COUNT, *((_POINTER,) * 4)),
+    "tacit_mod_up": ((_POINTER,) * 6 + (_COUNT, _POINTER)),
+    "tacit_key_product": (_POINTER,) * 5 + (_COUNT, _POINTER),
+    "tacit_mod_down": (_POINTER, _POINTER, _COUNT, *((_POINTER,) * 4)),
+    "tacit_rescale": (_POINTER, _POINTER, _COUNT, _POINTER, _POINTER, _POINTER),
+}
+
+
+class InstructionSet(IntEnum):
+    """Instruction sets with kernels of their own."""
+
+    SCALAR = 0
+    AVX2 = 1
+    AVX512 = 2
+
+
+def load(path: Path | None = None) -> ctypes.CDLL:
+    """Load the compiled kernels, by default those of the present sources.
+
+    Raises:
+        UnusableEnvironmentError: they were not compiled, or from other sources.
+    """
+    advice = "run `python -m tacit.kernels.build`, which needs g++"
+    try:
+        library = ctypes.CDLL(str(path or library_path()))
+        _declare(library)
+    except (OSError, AttributeError) as error:
+        raise UnusableEnvironmentError(f"no compiled kernels: {advice}") from error
+    if library.tacit_sources().decode() != sources_digest():
+        raise UnusableEnvironmentError(f"the compiled kernels are of other sources: {advice}")
+    return library
+
+
+def available(library: ctypes.CDLL) -> tuple[InstructionSet, ...]:
+    """Return the instruction sets that the library holds and this processor has, best last."""
+    bits = library.tacit_paths()
+    return tuple(path for path in InstructionSet if bits >> path & 1)
+
+
+def _declare(library: ctypes.CDLL) -> None:
+    for name, arguments in _SIGNATURES.items():
+        function = getattr(library, name)
+        function.argtypes = arguments
+        function.restype = None
+    library.tacit_sources.argtypes = ()
+    library.tacit_sources.restype = ctypes.c_char_p
+    library.tacit_paths.argtypes = ()
+    library.tacit_paths.restype = ctypes.c_uint32
+    library.tacit_ring_new.argtypes = (_COUNT, _COUNT, _POINTER, _POINTER, ctypes.c_int, _COUNT)
+    library.tacit_ring_new.restype = _POINTER
+    library.tacit_encode.argtypes = (*_ROWS, _POINTER, ctypes.c_double, _POINTER)
+    library.tacit_encode.restype = ctypes.c_int

@@ -1,0 +1,30 @@
+"""The negacyclic number-theoretic transform, in OpenFHE's order.
+
+Forward takes coefficients a_0 ... a_(N-1) to a(psi^(2 bitrev(k) + 1)) at position k.
+"""
+
+from __future__ import annotations
+
+from tacit.kernels.ring import Limbs, Mods, Ring
+
+
+def forward(ring: Ring, x: Limbs, mods: Mods | None = None) -> None:
+    """Transform coefficients to NTT form, in place.
+
+    Args:
+        ring: the primes.
+        x: shape (..., N), residues below their moduli.
+        mods: index of each row's modulus; by default row i is of modulus i.
+    """
+    rows = ring.rows_of(x)
+    ring.library.tacit_ntt_forward(
+        ring.handle, rows, ring.row_moduli(mods, rows), ring.address(x, rows)
+    )
+
+
+def inverse(ring: Ring, x: Limbs, mods: Mods | None = None) -> None:
+    """Transform NTT form to coefficients, in place; arguments as for `forward`."""
+    rows = ring.rows_of(x)
+    ring.library.tacit_ntt_inverse(
+        ring.handle, rows, ring.row_moduli(mods, rows), ring.address(x, rows)
+    )

@@ -1,0 +1,205 @@
+"""The latency plan: a whole tensor in as few ciphertexts as possible, linear maps by diagonals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tacit.circuit import LinearPlan, LinearTerm
+from tacit.errors import CircuitError
+from tacit.model_compiler.bsgs import (
+    Diagonals,
+    Entries,
+    RotationCosts,
+    Split,
+    choose_joint_folds,
+    choose_split,
+    plan_terms,
+    rotations_in_cells,
+    to_diagonals,
+)
+from tacit.model_compiler.builder import CircuitBuilder
+from tacit.model_compiler.graph import Affine, Graph, Polynomial, Product
+from tacit.model_compiler.lowering.arrangement import Arrangement, power_of_two_above
+from tacit.model_compiler.lowering.depths import latency_cost, required_levels
+from tacit.model_compiler.lowering.elementwise import (
+    Values,
+    lower_polynomial,
+    lower_product,
+    lower_scalars,
+)
+from tacit.model_compiler.lowering.hybrid import entries_of
+from tacit.model_compiler.lowering.lowered import Lowered
+from tacit.model_compiler.lowering.matrices import coordinates, scalars_of
+
+Floats = NDArray[np.float64]
+PricesAt = Callable[[int], RotationCosts]
+
+
+def smallest_cells(graph: Graph) -> int:
+    """Return the cells the largest tensor needs."""
+    return max(power_of_two_above(graph.size(name)) for name in _tensors(graph))
+
+
+def lower_latency(
+    graph: Graph,
+    slots: int,
+    cells: int,
+    prices: PricesAt = lambda _level: RotationCosts(),
+) -> Lowered:
+    """Lower a scaled graph to a circuit that works on `slots / cells` rows at once.
+
+    Args:
+        graph: Affine, Polynomial (center 0, half width 1) and Product nodes.
+        slots: slots of a ciphertext.
+        cells: cells of a ciphertext, a power of two; larger tensors take several ciphertexts.
+        prices: for the split into baby and giant steps, by level.
+
+    Raises:
+        CircuitError: the graph holds another kind of node.
+    """
+    return _Latency(graph, slots, cells, prices).run()
+
+
+def _tensors(graph: Graph) -> tuple[str, ...]:
+    return (*graph.inputs, *(node.output for node in graph.nodes))
+
+
+class _Latency:
+    def __init__(self, graph: Graph, slots: int, cells: int, prices: PricesAt) -> None:
+        self._graph = graph
+        self._batch = slots // cells
+        self._cells = cells
+        self._prices = prices
+        self._levels = required_levels(graph, latency_cost)
+        self._builder = CircuitBuilder(slots)
+        self._arrangements = {n: self._arrangement(n) for n in _tensors(graph)}
+        self._values: dict[str, Values] = {}
+        self._known: frozenset[int] = frozenset()
+
+    def run(self) -> Lowered:
+        graph = self._graph
+        for name in graph.inputs:
+            count = self._arrangements[name].ciphertexts
+            self._values[name] = tuple(
+                self._builder.input(self._levels[name]) for _ in range(count)
+            )
+        for node in graph.nodes:
+            self._values[node.output] = self._lower(node)
+        outputs = [
+            self._builder.drop(value, 0, "output")
+            for name in graph.outputs
+            for value in self._values[name]
+        ]
+        return Lowered(
+            self._builder.build(outputs),
+            self._batch,
+            {n: self._arrangements[n].layout(self._batch) for n in graph.inputs},
+            {n: self._arrangements[n].layout(self._batch, copies=1) for n in graph.outputs},
+            {n: self._levels[n] for n in graph.inputs},
+        )
+
+    def _arrangement(self, name: str) -> Arrangement:
+        plain = Arrangement(self._graph.size(name), self._cells)
+        if name not in self._graph.inputs or name in self._graph.outputs:
+            return plain
+        readers = [node for node in self._graph.nodes if name in node.inputs]
+        maps = [n for n in readers if isinstance(n, Affine) and scalars_of(n) is None]
+        room = self._cells // plain.period
+        period = max((self._period(n.output) for n in maps), default=plain.period)
+        if len(maps) != len(readers) or room == 1 or period > plain.period:
+            return plain
+        copies = min(room, period)
+        return Arrangement(plain.size, self._cells, copies, period // copies)
+
+    def _period(self, name: str) -> int:
+        return Arrangement(self._graph.size(name), self._cells).period
+
+    def _lower(self, node: object) -> Values:
+        match node:
+            case Affine():
+                factors = scalars_of(node)
+                operands = [self._operands(name, node) for name in node.inputs]
+                if factors is None:
+                    return self._linear(node, operands)
+                bias = self._spread(node.bias, self._arrangements[node.output])
+                return lower_scalars(self._builder, operands, factors, bias, node.origin)
+            case Polynomial():
+                return lower_polynomial(self._builder, self._operands(node.input, node), node)
+            case Product():
+                left, right = self._operands(node.left, node), self._operands(node.right, node)
+                return lower_product(self._builder, left, right, node.origin)
+        raise CircuitError(f"cannot lower a {type(node).__name__}: approximate and scale it first")
+
+    def _operands(self, name: str, node: Affine | Polynomial | Product) -> Values:
+        """Return a tensor's ciphertexts at the level the node should start from."""
+        level = self._levels[node.output] + latency_cost(node)
+        return tuple(self._builder.drop(v, level, node.origin) for v in self._values[name])
+
+    def _spread(self, values: Floats, target: Arrangement) -> Floats:
+        """Place a vector in every copy of a tensor; shape (ciphertexts, cells)."""
+        contents = target.contents()
+        return np.where(contents >= 0, values[np.maximum(contents, 0)], 0.0)
+
+    def _linear(self, node: Affine, operands: list[Values]) -> Values:
+        target = self._arrangements[node.output]
+        sources = [self._arrangements[name] for name in node.inputs]
+        choices = [self._entries(node, sources, target, centred) for centred in (False, True)]
+        costs = self._prices(self._levels[node.output] + 1)
+        splits = [
+            choose_split(entries.places(), self._cells, costs, self._known) for entries in choices
+        ]
+        entries, priced = min(zip(choices, splits, strict=True), key=lambda pair: pair[1].cost)
+        width = max(max(source.span for source in sources), target.period)
+        diagonals = to_diagonals(entries, target.ciphertexts, width, self._cells)
+        plan = self._plan(diagonals, priced.split, _halvings(width, target.period), node)
+        flat = [value for values in operands for value in values]
+        return self._builder.linear(flat, plan, node.origin)
+
+    def _entries(
+        self, node: Affine, sources: list[Arrangement], target: Arrangement, centred: bool
+    ) -> Entries:
+        parts, first = [], 0
+        for matrix, source in zip(node.matrices, sources, strict=True):
+            entries = coordinates(matrix)
+            parts.append(entries_of(entries, source, target, first_input=first, centred=centred))
+            first += source.ciphertexts
+        return Entries.joined(parts)
+
+    def _plan(
+        self, diagonals: Diagonals, split: Split, folds: list[int], node: Affine
+    ) -> LinearPlan:
+        terms, rows = plan_terms(diagonals, split, self._batch)
+        target = self._arrangements[node.output]
+        bias = ""
+        if np.any(node.bias):
+            spread = self._spread(node.bias, target)
+            bias = self._builder.constant(spread, f"{node.origin}/bias")
+        known = self._known | {step for term in terms for step in _cells(term, self._batch)}
+        prices = self._prices(self._levels[node.output])
+        plan = LinearPlan(
+            outputs=target.ciphertexts,
+            terms=tuple(terms),
+            diagonals=self._builder.constant(rows, f"{node.origin}/diagonals"),
+            bias=bias,
+            folds=tuple(step * self._batch for step in folds),
+            joint_folds=choose_joint_folds(folds, prices, known),
+        )
+        self._known |= rotations_in_cells(plan, self._batch)
+        return plan
+
+
+def _cells(term: LinearTerm, batch: int) -> tuple[int, int]:
+    """Return a term's steps counted in cells."""
+    return term.baby // batch, term.giant // batch
+
+
+def _halvings(width: int, period: int) -> list[int]:
+    """Return width / 2, width / 4, ... period."""
+    steps = []
+    while width > period:
+        width //= 2
+        steps.append(width)
+    return steps

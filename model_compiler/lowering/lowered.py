@@ -1,0 +1,27 @@
+"""What lowering gives: a circuit, and where its inputs and outputs sit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tacit.circuit import Circuit
+from tacit.layout import Layout
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lowered:
+    """One plan's circuit.
+
+    Attributes:
+        batch: rows per evaluation.
+        inputs: layout of each input; the circuit's inputs are their ciphertexts in this order.
+        outputs: layout of each output, likewise.
+        levels: level of each input's ciphertexts.
+    """
+
+    circuit: Circuit
+    batch: int
+    inputs: Mapping[str, Layout]
+    outputs: Mapping[str, Layout]
+    levels: Mapping[str, int]

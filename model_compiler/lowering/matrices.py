@@ -1,0 +1,65 @@
+"""What kind of affine map a node is: pure additions, scalar multiples, or a matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array, csr_array
+
+from tacit.model_compiler.graph import Affine
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coordinates:
+    """Nonzero entries of a matrix: parallel arrays."""
+
+    row: Ints
+    column: Ints
+    value: Floats
+
+
+def coordinates(matrix: csr_array) -> Coordinates:
+    """List the nonzero entries of a sparse matrix."""
+    entries = coo_array(matrix)
+    kept = entries.data != 0.0
+    return Coordinates(
+        entries.row[kept].astype(np.int64),
+        entries.col[kept].astype(np.int64),
+        entries.data[kept].astype(np.float64),
+    )
+
+
+def scalar_of(matrix: csr_array) -> float | None:
+    """Return s if the matrix is s times the identity, s not 0, else None."""
+    rows, columns = matrix.shape
+    entries = coordinates(matrix)
+    if rows != columns or len(entries.row) != rows or np.any(entries.row != entries.column):
+        return None
+    first = float(entries.value[0])
+    return first if np.all(entries.value == first) else None
+
+
+def scalars_of(node: Affine) -> tuple[float, ...] | None:
+    """Return one factor per input if every matrix is a multiple of the identity, else None."""
+    factors = [scalar_of(matrix) for matrix in node.matrices]
+    known = tuple(f for f in factors if f is not None)
+    return known if len(known) == len(factors) else None
+
+
+def is_signs(factors: tuple[float, ...]) -> bool:
+    """Tell whether all factors are 1 or -1."""
+    return all(f in (1.0, -1.0) for f in factors)
+
+
+def has_only_unit_entries(node: Affine) -> bool:
+    """Tell whether every entry is 1 or -1 and no row is empty: additions of elements."""
+    entries = [coordinates(matrix) for matrix in node.matrices]
+    if not all(np.all(np.abs(e.value) == 1.0) for e in entries):
+        return False
+    rows = np.concatenate([e.row for e in entries])
+    return len(np.unique(rows)) == len(node.bias)

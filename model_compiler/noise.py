@@ -1,0 +1,166 @@
+"""Predicted encryption error: a circuit run on standard deviations, slot by slot.
+
+Stored values are at most 1 in magnitude; errors of different origin are taken as independent, the
+two factors of a product as fully dependent (a square doubles the error).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.polynomial import chebyshev
+from numpy.typing import NDArray
+
+from tacit import precision
+from tacit.circuit import Chebyshev, LinearPlan, Plain, ValueType, WeightedSumPlan, execute
+from tacit.decompose import chebyshev_by_powers, linear_by_rotations
+from tacit.model_compiler.levels import LevelChecker
+from tacit.model_compiler.lowering.lowered import Lowered
+from tacit.params import CryptoParams
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Uncertain:
+    """A ciphertext's type and the variance of the error in each slot, shape (slots,) or ()."""
+
+    type: ValueType
+    variance: Floats
+
+
+def predicted_error(lowered: Lowered, params: CryptoParams) -> float:
+    """Return the greatest error expected in any slot the client reads, in stored units."""
+    model = NoiseModel(params)
+    circuit = lowered.circuit
+    inputs = [model.fresh(circuit.types[v].level) for v in circuit.inputs]
+    results = execute(circuit, inputs, model)
+    worst, values, first = 0.0, 0, 0
+    for layout in lowered.outputs.values():
+        blocks = results[first : first + layout.ciphertexts]
+        first += layout.ciphertexts
+        full = np.stack([np.broadcast_to(block.variance, (params.slots,)) for block in blocks])
+        read = layout.unpack(full, layout.batch)
+        worst, values = max(worst, float(read.max())), values + read.size
+    largest = math.sqrt(2.0 * math.log(2.0 * values))
+    return precision.DECRYPTION_FACTOR * largest * math.sqrt(worst)
+
+
+@dataclass(slots=True)
+class NoiseModel:
+    """An Evaluator on variances of errors."""
+
+    params: CryptoParams
+    _checker: LevelChecker = field(default_factory=LevelChecker)
+    _switches: dict[ValueType, float] = field(default_factory=dict)
+
+    def fresh(self, level: int) -> Uncertain:
+        """Return a fresh ciphertext; one below the top is as noisy, its scale being alike."""
+        return Uncertain(ValueType(level), np.asarray(precision.fresh_deviation(self.params) ** 2))
+
+    def add(self, a: Uncertain, b: Uncertain) -> Uncertain:
+        """Add variances; adding a value to itself doubles its error."""
+        total = 4.0 * a.variance if a is b else a.variance + b.variance
+        return Uncertain(self._checker.add(a.type, b.type), np.asarray(total))
+
+    def subtract(self, a: Uncertain, b: Uncertain) -> Uncertain:
+        """Add variances."""
+        return Uncertain(self._checker.subtract(a.type, b.type), a.variance + b.variance)
+
+    def negate(self, a: Uncertain) -> Uncertain:
+        """Keep the variance."""
+        return a
+
+    def add_plain(self, a: Uncertain, plain: Plain) -> Uncertain:
+        """Add the rounding of the constant."""
+        return Uncertain(a.type, a.variance + self._encoding(plain, a.type))
+
+    def multiply_plain(self, a: Uncertain, plain: Plain) -> Uncertain:
+        """Multiply the error by the constant, and add the rounding of the constant."""
+        factor = plain.values if plain.is_scalar else plain.expand(self.params.slots)
+        variance = a.variance * factor**2 + self._encoding(plain, a.type)
+        return Uncertain(self._checker.multiply_plain(a.type, plain), np.asarray(variance))
+
+    def multiply(self, a: Uncertain, b: Uncertain) -> Uncertain:
+        """Add the errors of two factors of magnitude 1, and of the relinearisation."""
+        to = self._checker.multiply(a.type, b.type)
+        variance = (np.sqrt(a.variance) + np.sqrt(b.variance)) ** 2
+        return Uncertain(to, variance + self._switch(to))
+
+    def rotate(self, a: Uncertain, steps: int) -> Uncertain:
+        """Move the error, and add that of a key switch."""
+        if steps % self.params.slots == 0:
+            return a
+        moved = np.roll(a.variance, -steps) if a.variance.ndim else a.variance
+        return Uncertain(a.type, moved + self._switch(a.type))
+
+    def rotate_many(self, a: Uncertain, steps: Sequence[int]) -> list[Uncertain]:
+        """Rotate by several steps."""
+        return [self.rotate(a, step) for step in steps]
+
+    def rescale(self, a: Uncertain) -> Uncertain:
+        """Add the rounding."""
+        return self._rounded(a, self._checker.rescale(a.type))
+
+    def drop(self, a: Uncertain, level: int) -> Uncertain:
+        """Add the rounding."""
+        return self._rounded(a, self._checker.drop(a.type, level))
+
+    def linear(
+        self, inputs: Sequence[Uncertain], plan: LinearPlan, constants: Mapping[str, Floats]
+    ) -> list[Uncertain]:
+        """Run the default decomposition."""
+        return linear_by_rotations(self, inputs, plan, constants)
+
+    def weighted_sum(
+        self, inputs: Sequence[Uncertain], plan: WeightedSumPlan, constants: Mapping[str, Floats]
+    ) -> list[Uncertain]:
+        """Weight the variances by the squares of the weights; scalars are encoded exactly."""
+        (to, *_) = self._checker.weighted_sum([a.type for a in inputs], plan, constants)
+        rounding = precision.rescale_deviation(self.params, to.level) ** 2
+        variances = np.stack(np.broadcast_arrays(*(a.variance for a in inputs)))
+        sums = np.tensordot(constants[plan.weights] ** 2, variances, axes=1)
+        return [Uncertain(to, np.asarray(total + rounding)) for total in sums]
+
+    def chebyshev(
+        self, a: Uncertain, polynomial: Chebyshev, constants: Mapping[str, Floats]
+    ) -> Uncertain:
+        """Multiply the error by the greatest slope.
+
+        An error in some T_k within the evaluation acts like one of the argument. Products switch
+        keys at degree 2, where it costs no precision; the rescalings are what is left.
+        """
+        coefficients = constants[polynomial.coefficients]
+        to = chebyshev_by_powers(self._checker, a.type, coefficients)
+        slope = _greatest_slope(coefficients)
+        rounding = precision.rescale_deviation(self.params, to.level) ** 2
+        inner = a.variance + rounding * (a.type.level - to.level)
+        return Uncertain(to, np.asarray(slope**2 * inner + rounding))
+
+    def type_of(self, a: Uncertain) -> ValueType:
+        """Return level and degree."""
+        return a.type
+
+    def _rounded(self, a: Uncertain, to: ValueType) -> Uncertain:
+        rounding = precision.rescale_deviation(self.params, to.level) ** 2
+        return Uncertain(to, a.variance + rounding)
+
+    def _encoding(self, plain: Plain, at: ValueType) -> float:
+        if plain.is_scalar:
+            return 0.0
+        return precision.encoding_deviation(self.params, at.level, at.degree) ** 2
+
+    def _switch(self, at: ValueType) -> float:
+        if at not in self._switches:
+            deviation = precision.key_switch_deviation(self.params, at.level, at.degree)
+            self._switches[at] = deviation**2
+        return self._switches[at]
+
+
+def _greatest_slope(coefficients: Floats) -> float:
+    """Return the greatest |p'| on [-1, 1], by sampling densely."""
+    points = np.cos(np.linspace(0.0, np.pi, 16 * len(coefficients)))
+    return float(np.abs(chebyshev.chebval(points, chebyshev.chebder(coefficients))).max())

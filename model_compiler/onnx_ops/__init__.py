@@ -1,0 +1,1 @@
+"""ONNX operators: one small function each, from a node to the tensor graph or to clear steps."""

@@ -1,0 +1,1 @@
+"""Backends: evaluators of circuits, one file each."""

@@ -1,0 +1,64 @@
+"""Arrays whose memory is used again: fresh pages from the system cost more than the arithmetic."""
+
+from __future__ import annotations
+
+import threading
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+Limbs = NDArray[np.uint64]
+
+
+class ArrayPool:
+    """Lends arrays; may be used by several threads.
+
+    Args:
+        limit_bytes: how much unused memory to keep.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._kept_bytes = 0
+        self._free: dict[int, list[Limbs]] = {}
+        # Reentrant: a lease may end, by garbage collection, inside any of these methods.
+        self._lock = threading.RLock()
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes that nobody uses at the moment."""
+        return self._kept_bytes
+
+    def array(self, shape: tuple[int, ...]) -> Limbs:
+        """Return an array of undefined content; it goes back when the last view of it is gone."""
+        words = prod(shape)
+        with self._lock:
+            waiting = self._free.get(words)
+            memory = waiting.pop() if waiting else None
+            if memory is not None:
+                self._kept_bytes -= memory.nbytes
+        if memory is None:
+            memory = np.empty(words, dtype=np.uint64)
+        return np.asarray(_Lease(self, memory)).reshape(shape)
+
+    def take_back(self, memory: Limbs) -> None:
+        """Keep memory for the next array of its size, within the limit."""
+        with self._lock:
+            if self._kept_bytes + memory.nbytes <= self._limit:
+                self._free.setdefault(len(memory), []).append(memory)
+                self._kept_bytes += memory.nbytes
+
+
+class _Lease:
+    """Owns memory while arrays over it live."""
+
+    __slots__ = ("__array_interface__", "_memory", "_pool")
+
+    def __init__(self, pool: ArrayPool, memory: Limbs) -> None:
+        self._pool = pool
+        self._memory = memory
+        self.__array_interface__ = memory.__array_interface__
+
+    def __del__(self) -> None:
+        self._pool.take_back(self._memory)

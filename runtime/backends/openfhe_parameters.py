@@ -1,0 +1,73 @@
+"""OpenFHE's crypto context for our parameters."""
+
+from __future__ import annotations
+
+import openfhe
+
+from tacit.errors import ParameterError
+from tacit.openfhe_context import template_from_context
+from tacit.params import CryptoParams
+
+_FEATURES = (
+    openfhe.PKESchemeFeature.PKE,
+    openfhe.PKESchemeFeature.KEYSWITCH,
+    openfhe.PKESchemeFeature.LEVELEDSHE,
+    openfhe.PKESchemeFeature.ADVANCEDSHE,  # weighted sums
+)
+
+
+def make_context(params: CryptoParams) -> openfhe.CryptoContext:
+    """Make OpenFHE's context and check that its moduli and scales are the parameters'.
+
+    OpenFHE's own security check is off: it estimates the size of the moduli, while `CryptoParams`
+    has checked the actual ones against the same table. OpenFHE keeps every context for the life of
+    the process and returns the same object for the same parameters.
+
+    Raises:
+        ParameterError: OpenFHE refuses the parameters, or would use other moduli or scales.
+    """
+    try:
+        context = openfhe.GenCryptoContext(_settings(params))
+    except RuntimeError as error:
+        raise ParameterError(f"OpenFHE refuses the parameters {params}: {error}") from error
+    for feature in _FEATURES:
+        context.Enable(feature)
+    check_context(params, context)
+    return context
+
+
+def check_context(params: CryptoParams, context: openfhe.CryptoContext) -> None:
+    """Check that a context has the parameters' ring, moduli and scales.
+
+    Raises:
+        ParameterError: it has not.
+    """
+    moduli = template_from_context(openfhe.Serialize(context, openfhe.BINARY)).moduli
+    if context.GetRingDimension() != params.n or tuple(moduli) != params.moduli:
+        raise ParameterError(
+            f"OpenFHE chose N = {context.GetRingDimension()} and moduli {tuple(moduli)}, "
+            f"the parameters say N = {params.n} and {params.moduli}"
+        )
+    for level in range(params.depth + 1):
+        scale = context.GetScalingFactorReal(params.depth - level)
+        if scale != params.scale(level):
+            raise ParameterError(
+                f"OpenFHE's scale at level {level} is {scale!r}, "
+                f"the parameters say {params.scale(level)!r}"
+            )
+
+
+def _settings(params: CryptoParams) -> openfhe.CCParamsCKKSRNS:
+    settings = openfhe.CCParamsCKKSRNS()
+    settings.SetSecretKeyDist(openfhe.SecretKeyDist.UNIFORM_TERNARY)
+    settings.SetSecurityLevel(openfhe.SecurityLevel.HEStd_NotSet)
+    settings.SetRingDim(params.n)
+    settings.SetBatchSize(params.slots)
+    settings.SetMultiplicativeDepth(params.depth)
+    settings.SetScalingModSize(params.log_scale)
+    settings.SetFirstModSize(params.log_first)
+    settings.SetScalingTechnique(openfhe.ScalingTechnique.FLEXIBLEAUTO)
+    settings.SetKeySwitchTechnique(openfhe.KeySwitchTechnique.HYBRID)
+    settings.SetNumLargeDigits(params.dnum)
+    settings.SetCKKSDataType(openfhe.CKKSDataType.REAL)
+    return settings

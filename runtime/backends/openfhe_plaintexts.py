@@ -1,0 +1,135 @@
+"""Encoded plaintexts, kept within a budget of bytes.
+
+A circuit asks for its constants in the same order every time. So what is once kept is never put
+out for something newer: with too small a budget a share of the constants is kept and the others
+are encoded each time, where least recent use would keep none of them.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterator
+
+import openfhe
+
+from tacit.circuit import Circuit, Constant, LinearPlan, Plain, ValueType
+from tacit.params import CryptoParams
+
+_Key = tuple[str, int, tuple[int, ...], ValueType]
+
+
+class PlaintextBudget:
+    """Bytes that several caches share; may be used by several threads.
+
+    Args:
+        limit_bytes: how much all of them may hold.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._used = 0
+        self._lock = threading.Lock()
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes taken so far."""
+        return self._used
+
+    def take(self, size: int) -> bool:
+        """Take bytes if there are so many left."""
+        with self._lock:
+            if self._used + size > self._limit:
+                return False
+            self._used += size
+            return True
+
+    def give_back(self, size: int) -> None:
+        """Give back bytes taken."""
+        with self._lock:
+            self._used -= size
+
+
+class PlaintextCache:
+    """Encodes constants once per level and degree; may be used by several threads.
+
+    Constants are told apart by name and by where their values lie in memory; the cache holds the
+    values, so a place cannot be taken by others while an entry lives. Its bytes go back to the
+    budget when the cache is no longer used.
+    """
+
+    def __init__(
+        self, params: CryptoParams, context: openfhe.CryptoContext, budget: PlaintextBudget
+    ) -> None:
+        self._params = params
+        self._context = context
+        self._budget = budget
+        self._entries: dict[_Key, tuple[Plain, openfhe.Plaintext]] = {}
+        self._taken: list[int] = []
+        self._lock = threading.Lock()
+        weakref.finalize(self, _give_back_all, budget, self._taken)
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of all plaintexts held, by an estimate from their dimensions."""
+        return sum(self._taken)
+
+    def encode(self, plain: Plain, at: ValueType) -> openfhe.Plaintext:
+        """Return the constant encoded for ciphertexts of type `at`."""
+        place = plain.values.__array_interface__["data"][0]
+        key = (plain.key, place, plain.values.strides, at)
+        entry = self._entries.get(key)
+        if entry is not None:
+            return entry[1]
+        encoded = self._context.MakeCKKSPackedPlaintext(
+            plain.expand(self._params.slots), at.degree, self._params.depth - at.level
+        )
+        size = plaintext_bytes(self._params, at)
+        with self._lock:
+            if key not in self._entries and self._budget.take(size):
+                self._entries[key] = (plain, encoded)
+                self._taken.append(size)
+        return encoded
+
+    def prepare(self, circuit: Circuit) -> bool:
+        """Encode all constants of a circuit; return whether the budget holds them."""
+        for plain, at in constants_to_encode(circuit):
+            known = len(self._taken)
+            self.encode(plain, at)
+            if len(self._taken) == known and self._is_full(at):
+                return False
+        return True
+
+    def _is_full(self, at: ValueType) -> bool:
+        size = plaintext_bytes(self._params, at)
+        if not self._budget.take(size):
+            return True
+        self._budget.give_back(size)
+        return False
+
+
+def plaintext_bytes(params: CryptoParams, at: ValueType) -> int:
+    """Return the size of one encoded plaintext: its limbs, and its slots as complex numbers."""
+    return 8 * params.n * (at.level + 1) + 16 * params.slots
+
+
+def constants_to_encode(circuit: Circuit) -> Iterator[tuple[Plain, ValueType]]:
+    """Yield every constant that is a vector, and the type of ciphertext that it meets."""
+    for node in circuit.nodes:
+        at = circuit.types[node.inputs[0]]
+        match node.attribute:
+            case Constant(name):
+                plain = Plain(name, circuit.constants[name])
+                if not plain.is_scalar:
+                    yield plain, at
+            case LinearPlan() as plan:
+                for row in sorted({term.row for term in plan.terms}):
+                    values = circuit.constants[plan.diagonals][row]
+                    yield Plain(f"{plan.diagonals}/{row}", values), at
+                for output, value in enumerate(node.outputs if plan.bias else ()):
+                    bias = circuit.constants[plan.bias][output]
+                    yield Plain(f"{plan.bias}/{output}", bias), circuit.types[value]
+
+
+def _give_back_all(budget: PlaintextBudget, taken: list[int]) -> None:
+    budget.give_back(sum(taken))

@@ -1,0 +1,78 @@
+"""Every setting of a server, with its default."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tacit.errors import UserError
+from tacit.runtime.backends.loading import BackendName
+from tacit.runtime.batcher import QueueLimits
+from tacit.runtime.endpoint import RequestLimits
+from tacit.runtime.keystore import KeyLimits
+from tacit.runtime.tenants import PUBLIC
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLimits:
+    """Bounds of the worker processes.
+
+    Attributes:
+        processes: key owners that have a worker at the same time; the one unused longest goes.
+        idle_seconds: a worker that did nothing for so long stops.
+        start_seconds: how long a worker may take to load keys.
+        grace_seconds: how long a worker may go on with an abandoned request before it is killed.
+        threads: evaluations that one worker runs at the same time; 0 divides the cores by the
+            jobs that run in parallel.
+        warm_start: start a worker and load keys and model as soon as a key set is complete, or
+            while a request still arrives, instead of when it runs.
+        backend: what computes on ciphertexts.
+    """
+
+    processes: int = 4
+    idle_seconds: float = 600.0
+    start_seconds: float = 300.0
+    grace_seconds: float = 60.0
+    threads: int = 0
+    warm_start: bool = True
+    backend: BackendName = BackendName.OPENFHE
+
+    def threads_for(self, parallel: int) -> int:
+        """Return the threads of one worker when `parallel` jobs may run: one at least."""
+        return self.threads or max(1, len(os.sched_getaffinity(0)) // parallel)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """Settings that rarely change; ports and host are arguments of `serve`.
+
+    Attributes:
+        memory_bytes: request bodies in flight, all together.
+        body_idle_seconds: how long a client may pause while it sends a body.
+        drain_seconds: how long accepted requests may take to finish at shutdown.
+        key_directory: where evaluation keys are kept; default `<repository>/.tacit-keys`.
+        token_file: bearer tokens, one `<tenant> <token>` per line; None lets everyone in.
+        administrators: tenants that may load and unload models; without a token file everyone is
+            the tenant `public`.
+        audit_file: hash-chained audit log.
+        tls_certificate, tls_key: PEM files; both or none.
+    """
+
+    requests: RequestLimits = field(default_factory=RequestLimits)
+    queue: QueueLimits = field(default_factory=QueueLimits)
+    workers: WorkerLimits = field(default_factory=WorkerLimits)
+    keys: KeyLimits = field(default_factory=KeyLimits)
+    memory_bytes: int = 4 << 30
+    body_idle_seconds: float = 30.0
+    drain_seconds: float = 60.0
+    key_directory: Path | None = None
+    token_file: Path | None = None
+    administrators: frozenset[str] = frozenset({PUBLIC})
+    audit_file: Path | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+
+    def __post_init__(self) -> None:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise UserError("TLS needs a certificate and its key: give both files")

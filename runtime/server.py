@@ -1,0 +1,336 @@
+"""One server process: KServe v2 over HTTP and gRPC, key uploads, metrics, on one event loop.
+
+`serve` blocks until SIGTERM or SIGINT and then finishes accepted requests. `ServerHandle` runs the
+same server in a thread, for tests and notebooks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tacit.errors import UserError
+from tacit.runtime.audit import AuditLog
+from tacit.runtime.batcher import Batcher
+from tacit.runtime.bodies import Memory
+from tacit.runtime.endpoint import Endpoint, KeyFinder
+from tacit.runtime.grpc_service import Service, generic_handler
+from tacit.runtime.http_app import build_application, metrics_application
+from tacit.runtime.key_rules import WireKeyRules, frame_key
+from tacit.runtime.keystore import KeyStore
+from tacit.runtime.listeners import HttpListener, Ports, Tls, bind_grpc
+from tacit.runtime.metrics import Metrics
+from tacit.runtime.options import ServerOptions
+from tacit.runtime.replays import Replays
+from tacit.runtime.repository import Repository
+from tacit.runtime.requests import Executor
+from tacit.runtime.tenants import Tenants
+from tacit.runtime.warm_start import WarmStart
+from tacit.runtime.worker_process import worker_command
+from tacit.runtime.workers import WorkerPool
+
+_LOG = logging.getLogger("tacit.runtime.server")
+_HOUSEKEEPING_SECONDS = 5.0
+_DEFAULT_OPTIONS = ServerOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class Replacements:
+    """Parts a test puts in the place of the real ones."""
+
+    executor: Executor | None = None
+    keys: KeyFinder | None = None
+
+
+_NO_REPLACEMENTS = Replacements()
+
+
+class Server:
+    """Everything of one server process; `start` and `stop` run on one event loop."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        options: ServerOptions,
+        replacements: Replacements = _NO_REPLACEMENTS,
+    ) -> None:
+        """Open key store, token file and audit log; nothing listens yet.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        self._options = options
+        self._repository = repository
+        self._ready = False
+        self.metrics = Metrics()
+        self._memory = Memory(options.memory_bytes)
+        self._tenants = Tenants.read(options.token_file) if options.token_file else Tenants({})
+        self._audit = AuditLog(options.audit_file) if options.audit_file else None
+        directory = options.key_directory or repository.root / ".tacit-keys"
+        self.keys = KeyStore(directory, WireKeyRules(repository), options.keys)
+        self._parallel = min(options.queue.parallel, options.workers.processes)
+        threads = options.workers.threads_for(self._parallel)
+        command = worker_command(options.workers.backend)
+        self._pool = WorkerPool(self.keys, options.workers, threads, command)
+        self._executor = replacements.executor or self._pool
+        warming = options.workers.warm_start and replacements.executor is None
+        self._warm_start = WarmStart(repository, self.keys, self._pool.warm if warming else None)
+        self._key_finder: KeyFinder = replacements.keys or self.keys
+        self._http: list[HttpListener] = []
+        self._grpc: Any = None
+        self._housekeeping: asyncio.Task[None] | None = None
+        self._add_gauges()
+
+    async def start(self, host: str, http_port: int, grpc_port: int, metrics_port: int) -> Ports:
+        """Listen on three ports, 0 for free ones; returns the ports taken.
+
+        Raises:
+            UserError: a port is taken or a TLS file cannot be read.
+        """
+        options = self._options
+        loop = asyncio.get_running_loop()
+
+        def forget(tenant: str, key_id: str) -> None:
+            loop.call_soon_threadsafe(self._pool.forget, tenant, key_id)
+
+        self.keys.on_removal = forget
+        endpoint = self._build_endpoint()
+        tls, drain = _tls(options), options.drain_seconds
+        application = build_application(
+            endpoint,
+            self.keys,
+            self._tenants,
+            self._memory,
+            self._is_ready,
+            self._warm_start,
+            options.body_idle_seconds,
+        )
+        http = HttpListener.bind(application, host, http_port, tls, drain)
+        self._http.append(http)
+        counters = metrics_application(self.metrics)
+        metrics = HttpListener.bind(counters, host, metrics_port, None, 1.0)
+        self._http.append(metrics)
+        service = Service(endpoint, self._tenants, self._memory, self._is_ready)
+        body_bytes = options.requests.body_bytes
+        self._grpc, taken = bind_grpc(generic_handler(service), host, grpc_port, tls, body_bytes)
+        for listener in self._http:
+            await listener.start()
+        await self._grpc.start()
+        self._housekeeping = loop.create_task(self._keep_house())
+        self._ready = True
+        return Ports(host, http.port, taken, metrics.port)
+
+    async def stop(self) -> None:
+        """Refuse new requests, finish accepted ones, stop the workers and close every port."""
+        self._ready = False
+        drain = self._options.drain_seconds
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+            await asyncio.gather(self._housekeeping, return_exceptions=True)
+            await self._batcher.drain(drain)
+        if self._grpc is not None:
+            await self._grpc.stop(1.0)
+        for listener in self._http:
+            await listener.stop()
+        await self._executor.close()
+        await self._pool.close()
+        if self._audit is not None:
+            self._audit.close()
+
+    def _build_endpoint(self) -> Endpoint:
+        options = self._options
+        self._batcher = Batcher(
+            self._executor,
+            replace(options.queue, parallel=self._parallel),
+            lambda job: self.metrics.executed(job.model.name, job.model.version),
+        )
+        return Endpoint(
+            self._repository,
+            self._key_finder,
+            self._batcher,
+            self.metrics,
+            Replays(),
+            options.requests,
+            frame_key,
+            self._audit,
+            options.administrators,
+        )
+
+    def worker_pids(self) -> list[int]:
+        """Process ids of the workers that run."""
+        return self._pool.pids()
+
+    def _is_ready(self) -> bool:
+        return self._ready
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(_HOUSEKEEPING_SECONDS)
+            try:
+                await self._pool.stop_idle()
+                await asyncio.to_thread(self.keys.expire, time.time())
+            except Exception as error:
+                _LOG.error("housekeeping failed; it goes on", exc_info=error)
+
+    def _add_gauges(self) -> None:
+        add = self.metrics.add_gauge
+        add("tacit_workers", "Worker processes", lambda: self._pool.workers)
+        add("tacit_worker_crashes", "Worker processes that died", lambda: self._pool.crashes)
+        add("tacit_keys", "Complete key sets", lambda: self.keys.complete_keys)
+        add("tacit_key_bytes", "Declared bytes of all keys", lambda: self.keys.stored_bytes)
+        add("tacit_models", "Loaded model versions", lambda: len(self._repository.loaded()))
+        add("tacit_body_bytes", "Request bodies in flight", lambda: self._memory.used_bytes)
+        add("nv_inference_pending_request_count", "Waiting requests", self._waiting)
+
+    def _waiting(self) -> int:
+        return self._batcher.waiting
+
+
+def serve(
+    repository: Path,
+    *,
+    http_port: int = 8000,
+    grpc_port: int = 8001,
+    metrics_port: int = 8002,
+    host: str = "127.0.0.1",
+    options: ServerOptions = _DEFAULT_OPTIONS,
+    on_ready: Callable[[Ports], None] | None = None,
+) -> None:
+    """Serve a repository until SIGTERM or SIGINT, then finish accepted requests and return.
+
+    Args:
+        repository: `<name>/<version>/` folders, or one artifact.
+        http_port, grpc_port, metrics_port: 0 chooses a free port.
+        host: address to listen on.
+        options: everything else.
+        on_ready: called once with the ports, when requests are accepted.
+
+    Raises:
+        ArtifactError: no such directory.
+        UserError: a port is taken, or a file of the options cannot be used.
+    """
+    server = Server(Repository(repository), options)
+
+    async def run() -> None:
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        await _run(server, host, (http_port, grpc_port, metrics_port), stopping, on_ready)
+
+    _run_loop(run())
+
+
+class ServerHandle:
+    """A server in a thread, on free ports; a context manager."""
+
+    def __init__(
+        self,
+        repository: Path,
+        options: ServerOptions = _DEFAULT_OPTIONS,
+        replacements: Replacements = _NO_REPLACEMENTS,
+    ) -> None:
+        """Load the repository; `start` or `with` begins to serve."""
+        self.repository = Repository(repository)
+        self.server = Server(self.repository, options, replacements)
+        self._started = threading.Event()
+        self._ports: Ports | None = None
+        self._failure: BaseException | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+        self._thread = threading.Thread(target=self._serve, name="tacit-server", daemon=True)
+
+    @property
+    def ports(self) -> Ports:
+        """Where it listens."""
+        if self._ports is None:
+            raise UserError("the server has not been started")
+        return self._ports
+
+    def start(self) -> Ports:
+        """Start and wait until requests are accepted."""
+        self._thread.start()
+        self._started.wait()
+        if self._failure is not None:
+            raise self._failure
+        return self.ports
+
+    def stop(self) -> None:
+        """Finish accepted requests and stop."""
+        if self._loop is not None and self._stopping is not None and self._thread.is_alive():
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._stopping.set)
+            self._thread.join()
+
+    def __enter__(self) -> ServerHandle:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _serve(self) -> None:
+        try:
+            _run_loop(self._main())
+        except BaseException as error:
+            self._failure = error
+        finally:
+            self._started.set()
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        await _run(self.server, "127.0.0.1", (0, 0, 0), self._stopping, self._on_ready)
+
+    def _on_ready(self, ports: Ports) -> None:
+        self._ports = ports
+        self._started.set()
+
+
+async def _run(
+    server: Server,
+    host: str,
+    ports: tuple[int, int, int],
+    stopping: asyncio.Event,
+    on_ready: Callable[[Ports], None] | None,
+) -> None:
+    try:
+        taken = await server.start(host, *ports)
+        if on_ready is not None:
+            on_ready(taken)
+        await stopping.wait()
+    finally:
+        await server.stop()
+
+
+def _run_loop(main: Any) -> None:
+    """Run on uvloop without installing it for the rest of the process."""
+    import uvloop
+
+    loop = uvloop.new_event_loop()
+    try:
+        loop.run_until_complete(main)
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        loop.close()
+
+
+def _tls(options: ServerOptions) -> Tls | None:
+    if options.tls_certificate is None or options.tls_key is None:
+        return None
+    return Tls(options.tls_certificate, options.tls_key)

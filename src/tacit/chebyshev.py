@@ -1,0 +1,270 @@
+"""Polynomials in the Chebyshev basis on ciphertexts, in ceil(log2(degree + 1)) levels.
+
+A polynomial is divided by some T_g into quotient * T_g + remainder, again and again, until what
+is left is a plain combination of T_k that are at hand (Paterson and Stockmeyer 1973; in the
+Chebyshev basis: Chen, Chillotti and Song, EUROCRYPT 2019). All products and plain terms of one
+block meet at degree 2 and are rescaled once. Which T_k to prepare, and by which T_g to divide, is
+found by a small search for the fewest products of ciphertexts that keeps the depth optimal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from enum import Enum
+from functools import cache
+from typing import Generic
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tacit.circuit import C, Evaluator, Plain
+
+Floats = NDArray[np.float64]
+
+# Relative costs, from OpenFHE at N = 2^13: a product with relinearisation, a rescaling, a product
+# with a scalar.
+_PRODUCT, _RESCALE, _SCALAR = 50, 8, 1
+_LARGEST_PREPARED = 16
+
+
+class _Parity(Enum):
+    FULL = "full"
+    ODD = "odd"
+    EVEN = "even"
+
+
+def chebyshev_depth(degree: int) -> int:
+    """Levels that `chebyshev_by_powers` uses: ceil(log2(degree + 1)), at least 1.
+
+    `degree` is the index of the last coefficient that is not zero.
+    """
+    return max(1, int(degree).bit_length())
+
+
+def chebyshev_by_powers(
+    evaluator: Evaluator[C], a: C, coefficients: Floats, *, key: str = "chebyshev"
+) -> C:
+    """Evaluate sum_k coefficients[k] T_k(a) in exactly `chebyshev_depth` levels.
+
+    Odd and even functions, whose other coefficients are exactly zero, need fewer products.
+
+    Args:
+        evaluator: the backend.
+        a: degree 1, stored values in [-1, 1].
+        coefficients: shape (degree + 1,); trailing zeros are ignored.
+        key: prefix for the names of the constants, for caches.
+
+    Raises:
+        LevelError: fewer levels left than `chebyshev_depth`.
+    """
+    c = _trim(np.asarray(coefficients, dtype=np.float64))
+    program = _Program(evaluator, a, key, chebyshev_powers(len(c) - 1, _parity(c) is _Parity.ODD))
+    if _parity(c) is _Parity.EVEN and len(c) > 2:
+        half = c[::2]
+        square = program.power(2)
+        program = _Program(evaluator, square, key, chebyshev_powers(len(half) - 1, odd=False))
+        c = half
+    return program.block(c, chebyshev_depth(len(c) - 1))
+
+
+class _Program(Generic[C]):
+    """Memoised T_k at every level asked for, and the recursive division, for one input."""
+
+    def __init__(self, evaluator: Evaluator[C], a: C, key: str, prepared: frozenset[int]) -> None:
+        self._ev = evaluator
+        self._top = evaluator.type_of(a).level
+        self._at: dict[tuple[int, int], C] = {(1, self._top): a}
+        self._key = key
+        self._prepared = prepared
+
+    def power(self, k: int, level: int | None = None) -> C:
+        """Return T_k(a) at `level`; by default at its own, depth ceil(log2 k) below the top."""
+        own = self._top - _power_depth(k)
+        level = own if level is None else level
+        if (k, level) not in self._at:
+            made = self._make(k, own) if level == own else self._ev.drop(self.power(k), level)
+            self._at[k, level] = made
+        return self._at[k, level]
+
+    def _make(self, k: int, own: int) -> C:
+        """Compute 2 T_a T_b - T_(a-b), a + b = k."""
+        a, b = _split(k, self._prepared)
+        product = self._ev.multiply(self.power(a, own + 1), self.power(b, own + 1))
+        double = self._ev.add(product, product)
+        if a == b:
+            return self._ev.add_plain(self._ev.rescale(double), self._scalar(-1.0))
+        less = self._ev.multiply_plain(self.power(a - b, own + 1), self._scalar(-1.0))
+        return self._ev.rescale(self._ev.add(double, less))
+
+    def block(self, c: Floats, budget: int) -> C:
+        """Evaluate sum_k c_k T_k at exactly `budget` levels below the top."""
+        level = self._top - budget + 1
+        total: C | None = None
+        c = _trim(c)
+        while np.any(c[1:]):
+            g = _divisor(len(c) - 1, _parity(c), budget, self._prepared)
+            if g is None:
+                total = self._add(total, self._leaf(c, level))
+                break
+            quotient, c = _divide(c, g)
+            total = self._add(total, self._times_power(quotient, g, budget))
+            c = _trim(c)
+        if total is None:
+            total = self._ev.multiply_plain(self.power(1, level), self._scalar(0.0))
+        result = self._ev.rescale(total)
+        return self._ev.add_plain(result, self._scalar(float(c[0]))) if c[0] else result
+
+    def _times_power(self, quotient: Floats, g: int, budget: int) -> C:
+        power = self.power(g, self._top - budget + 1)
+        if np.any(quotient[1:]):
+            return self._ev.multiply(self.block(quotient, budget - 1), power)
+        return self._ev.multiply_plain(power, self._scalar(float(quotient[0])))
+
+    def _leaf(self, c: Floats, level: int) -> C:
+        total: C | None = None
+        for k in np.flatnonzero(c[1:]) + 1:
+            plain = self._scalar(float(c[k]))
+            total = self._add(total, self._ev.multiply_plain(self.power(int(k), level), plain))
+        assert total is not None
+        return total
+
+    def _add(self, total: C | None, term: C) -> C:
+        return term if total is None else self._ev.add(total, term)
+
+    def _scalar(self, value: float) -> Plain:
+        return Plain(f"{self._key}:{value!r}", np.asarray(value))
+
+
+def _trim(c: Floats) -> Floats:
+    """Cut trailing zeros, but keep two coefficients."""
+    last = int(np.max(np.flatnonzero(c), initial=1))
+    return np.pad(c, (0, max(0, 2 - len(c))))[: last + 1]
+
+
+def _parity(c: Floats) -> _Parity:
+    if not np.any(c[2::2]):
+        return _Parity.ODD
+    return _Parity.FULL if np.any(c[1::2]) else _Parity.EVEN
+
+
+def _divide(c: Floats, g: int) -> tuple[Floats, Floats]:
+    """Divide sum_k c_k T_k by T_g; uses T_k = 2 T_g T_(k-g) - T_|k-2g|, highest k first."""
+    remainder = c.copy()
+    quotient = np.zeros(len(c) - g)
+    for k in range(len(c) - 1, g, -1):
+        quotient[k - g] += 2.0 * remainder[k]
+        remainder[abs(k - 2 * g)] -= remainder[k]
+    quotient[0] += remainder[g]
+    return quotient, remainder[:g]
+
+
+def _power_depth(k: int) -> int:
+    return (k - 1).bit_length()
+
+
+def _split(k: int, prepared: frozenset[int]) -> tuple[int, int]:
+    """Return a >= b, a + b = k, no deeper than needed, preferring what is prepared anyway."""
+    depth = _power_depth(k) - 1
+    choices = [(a, k - a) for a in range((k + 1) // 2, k) if _power_depth(a) <= depth]
+    known = prepared | {0}
+    return min(choices, key=lambda ab: sum(x not in known for x in (*ab, ab[0] - ab[1])))
+
+
+# ---- the search for the cheapest plan ----
+
+
+@cache
+def chebyshev_powers(degree: int, odd: bool) -> frozenset[int]:
+    """Return the k for which T_k is worth preparing, for a polynomial of this degree.
+
+    Args:
+        degree: index of the last coefficient that is not zero.
+        odd: whether all even coefficients, but perhaps the constant one, vanish.
+    """
+    parity = _Parity.ODD if odd else _Parity.FULL
+    budget = chebyshev_depth(degree)
+    return min(
+        _candidates(degree, odd),
+        key=lambda s: (_block_cost(degree, parity, budget, s) + _preparation_cost(s), sorted(s)),
+    )
+
+
+def _candidates(degree: int, odd: bool) -> set[frozenset[int]]:
+    found = set()
+    step = 2 if odd else 1
+    for babies in range(1, min(degree, _LARGEST_PREPARED) + 1, step):
+        small = set(range(1, babies + 1, step))
+        for base in {babies, babies + 1, 1 << babies.bit_length(), 2}:
+            doublings = range((degree // base).bit_length())
+            for count in (len(doublings), len(doublings) - 1):
+                giants = {base << j for j in doublings[: max(count, 0)]}
+                found.add(_closure(small | giants))
+    return found
+
+
+def _closure(powers: Iterable[int]) -> frozenset[int]:
+    """Add every T_k that the recurrence of another needs."""
+    closed = frozenset(powers) | {1}
+    while True:
+        needed = {x for k in closed if k > 1 for x in _needs(k, closed)}
+        if needed <= closed:
+            return closed
+        closed |= needed
+
+
+def _needs(k: int, prepared: frozenset[int]) -> set[int]:
+    a, b = _split(k, prepared)
+    return {a, b, a - b} - {0}
+
+
+def _preparation_cost(powers: frozenset[int]) -> int:
+    return (len(powers) - 1) * (_PRODUCT + _RESCALE)
+
+
+@cache
+def _plan(
+    degree: int, parity: _Parity, budget: int, powers: frozenset[int]
+) -> tuple[float, int | None]:
+    """Return the cost of the sum inside a block and the divisor to use; None is a plain sum."""
+    used = [k for k in range(1, degree + 1) if _occurs(k, parity)]
+    usable = {k for k in powers if _power_depth(k) < budget}
+    if usable.issuperset(used):
+        return len(used) * _SCALAR, None
+    top = used[-1]
+    best: tuple[float, int | None] = (math.inf, None)
+    for g in sorted(k for k in usable if k <= top):
+        cost = _quotient_cost(top - g, _parity_by(parity, g), budget - 1, powers)
+        if cost < best[0]:
+            cost += _plan(g - 1, parity, budget, powers)[0]
+        best = min(best, (cost, g), key=lambda choice: choice[0])
+    return best
+
+
+def _quotient_cost(degree: int, parity: _Parity, budget: int, powers: frozenset[int]) -> float:
+    if degree == 0:
+        return _SCALAR
+    return _PRODUCT + _block_cost(degree, parity, budget, powers)
+
+
+def _block_cost(degree: int, parity: _Parity, budget: int, powers: frozenset[int]) -> float:
+    if budget < chebyshev_depth(degree):
+        return math.inf
+    return _RESCALE + _plan(degree, parity, budget, powers)[0]
+
+
+def _divisor(degree: int, parity: _Parity, budget: int, powers: frozenset[int]) -> int | None:
+    """Return by which T_g to divide; without a plan, by the largest power of two, which works."""
+    cost, g = _plan(degree, parity, budget, powers)
+    return g if math.isfinite(cost) else 1 << (degree.bit_length() - 1)
+
+
+def _occurs(k: int, parity: _Parity) -> bool:
+    return parity is _Parity.FULL or (k % 2 == 1) == (parity is _Parity.ODD)
+
+
+def _parity_by(parity: _Parity, g: int) -> _Parity:
+    """Return the parity of the quotient by T_g."""
+    if parity is _Parity.FULL or g % 2 == 0:
+        return parity
+    return _Parity.EVEN if parity is _Parity.ODD else _Parity.ODD

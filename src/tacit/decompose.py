@@ -1,0 +1,92 @@
+"""Default decomposition of coarse operations into fine ones, for any Evaluator.
+
+A backend without a fused form calls these; the level checker and the cost model run the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tacit.chebyshev import chebyshev_by_powers, chebyshev_depth
+from tacit.circuit import C, Evaluator, LinearPlan, Plain, WeightedSumPlan
+
+__all__ = [
+    "chebyshev_by_powers",
+    "chebyshev_depth",
+    "linear_by_rotations",
+    "weighted_sum_by_scalars",
+]
+
+Floats = NDArray[np.float64]
+
+
+def linear_by_rotations(
+    evaluator: Evaluator[C],
+    inputs: Sequence[C],
+    plan: LinearPlan,
+    constants: Mapping[str, Floats],
+) -> list[C]:
+    """Apply a linear transform with hoisted baby steps, shared by all outputs."""
+    rows = constants[plan.diagonals]
+    rotated: dict[tuple[int, int], C] = {}
+    for index, operand in enumerate(inputs):
+        steps = plan.baby_steps(index)
+        for step, value in zip(steps, evaluator.rotate_many(operand, steps), strict=True):
+            rotated[index, step] = value
+    sums: dict[tuple[int, int], C] = {}
+    for term in plan.terms:
+        plain = Plain(f"{plan.diagonals}/{term.row}", rows[term.row])
+        product = evaluator.multiply_plain(rotated[term.input, term.baby], plain)
+        key = (term.output, term.giant)
+        sums[key] = evaluator.add(sums[key], product) if key in sums else product
+    return [_collect(evaluator, plan, constants, output, sums) for output in range(plan.outputs)]
+
+
+def _collect(
+    evaluator: Evaluator[C],
+    plan: LinearPlan,
+    constants: Mapping[str, Floats],
+    output: int,
+    sums: dict[tuple[int, int], C],
+) -> C:
+    total: C | None = None
+    for giant in sorted(giant for (r, giant) in sums if r == output):
+        part = sums[output, giant]
+        moved = evaluator.rotate(part, giant) if giant else part
+        total = moved if total is None else evaluator.add(total, moved)
+    assert total is not None
+    total = evaluator.rescale(total)
+    for step in plan.folds:
+        total = evaluator.add(total, evaluator.rotate(total, step))
+    if plan.bias:
+        plain = Plain(f"{plan.bias}/{output}", constants[plan.bias][output])
+        total = evaluator.add_plain(total, plain)
+    return total
+
+
+def weighted_sum_by_scalars(
+    evaluator: Evaluator[C],
+    inputs: Sequence[C],
+    plan: WeightedSumPlan,
+    constants: Mapping[str, Floats],
+) -> list[C]:
+    """Apply a matrix of scalars; zero weights are skipped."""
+    weights = constants[plan.weights]
+    results = []
+    for r in range(plan.outputs):
+        total: C | None = None
+        columns = np.flatnonzero(weights[r])
+        for c in columns if len(columns) else range(1):
+            plain = Plain(f"{plan.weights}/{r}/{c}", np.asarray(weights[r, c]))
+            product = evaluator.multiply_plain(inputs[int(c)], plain)
+            total = product if total is None else evaluator.add(total, product)
+        assert total is not None
+        total = evaluator.rescale(total)
+        if plan.bias:
+            plain = Plain(f"{plan.bias}/{r}", np.asarray(constants[plan.bias][r]))
+            total = evaluator.add_plain(total, plain)
+        results.append(total)
+    return results

@@ -1,0 +1,287 @@
+"""What a client must know of a compiled model: the public half of an artifact.
+
+A signature says which CKKS parameters and evaluation keys to make, how to turn rows into
+ciphertexts and ciphertexts into answers. It holds no weight of the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tacit.clear_steps import ClearStep
+from tacit.errors import ArtifactError
+from tacit.layout import Layout
+from tacit.params import CryptoParams
+
+Floats = NDArray[np.float64]
+
+# What a ciphertext costs outside its evaluation, used only to choose a plan: an assumption for
+# encrypting, framing and a gigabit link together, not a measurement.
+CIPHERTEXT_BYTES_PER_SECOND = 50e6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TensorSpec:
+    """One encrypted input or output tensor of a plan.
+
+    Attributes:
+        name: tensor name in the encrypted core.
+        shape: per-row shape, batch axis removed.
+        layout: where its elements sit.
+        scale, offset: stored = (value - offset) / scale; shape () or (size,).
+        low, high: range the model was calibrated for, in value units; shape () or (size,).
+        level: level of its ciphertexts.
+        degree: degree of its ciphertexts.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    layout: Layout
+    scale: Floats
+    offset: Floats
+    low: Floats
+    high: Floats
+    level: int
+    degree: int = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """One way to run the model: "latency", "batch", …
+
+    Attributes:
+        batch: rows per evaluation.
+        rotations: rotation steps (left, in slots) whose Galois keys the plan needs.
+        relinearization: whether it needs the relinearisation key.
+        seconds: predicted evaluation time on the reference machine.
+        precision_bits: predicted precision of the outputs against the float model.
+    """
+
+    name: str
+    batch: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    rotations: tuple[int, ...]
+    relinearization: bool
+    seconds: float
+    precision_bits: float
+
+    def evaluations(self, rows: int) -> int:
+        """Count the evaluations that `rows` rows need."""
+        return -(-rows // self.batch)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Signature:
+    """The public half of a compiled model.
+
+    Attributes:
+        model_inputs: ONNX input names and per-row shapes, in order.
+        model_outputs: ONNX output names, in order.
+        prologue: clear steps at the client, before encryption.
+        epilogue: clear steps at the client, after decryption.
+        private_digest: SHA-256 hex of the private half, pinning the model version.
+    """
+
+    model: str
+    version: str
+    params: CryptoParams
+    plans: tuple[Plan, ...]
+    model_inputs: Mapping[str, tuple[int, ...]]
+    model_outputs: tuple[str, ...]
+    prologue: tuple[ClearStep, ...] = ()
+    epilogue: tuple[ClearStep, ...] = ()
+    private_digest: str = ""
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.plans:
+            raise ArtifactError("a signature needs at least one plan")
+
+    @property
+    def rotations(self) -> tuple[int, ...]:
+        """Every rotation step some plan needs, sorted."""
+        return tuple(sorted({step for plan in self.plans for step in plan.rotations}))
+
+    @property
+    def relinearization(self) -> bool:
+        """Whether some plan needs the relinearisation key."""
+        return any(plan.relinearization for plan in self.plans)
+
+    @property
+    def key_bytes(self) -> int:
+        """Bytes of all evaluation keys, 8 per residue."""
+        return (len(self.rotations) + self.relinearization) * self.params.evaluation_key_bytes
+
+    def plan(self, name: str) -> Plan:
+        """Return the plan of that name.
+
+        Raises:
+            ArtifactError: there is none.
+        """
+        for plan in self.plans:
+            if plan.name == name:
+                return plan
+        raise ArtifactError(f"no plan {name!r}: this model has {[p.name for p in self.plans]}")
+
+    def plan_for(self, rows: int) -> Plan:
+        """Choose the plan predicted to answer first, encryption and transfer included."""
+        return min(self.plans, key=lambda plan: self.seconds_for(plan, rows))
+
+    def seconds_for(self, plan: Plan, rows: int) -> float:
+        """Predict seconds from rows to answers: evaluation, and moving the ciphertexts."""
+        moved = self.request_bytes(plan) / CIPHERTEXT_BYTES_PER_SECOND
+        return plan.evaluations(rows) * (plan.seconds + moved)
+
+    def request_bytes(self, plan: Plan) -> int:
+        """Bytes of ciphertexts of one evaluation, both ways, 8 per residue."""
+        return sum(
+            spec.layout.ciphertexts * self.params.ciphertext_bytes(spec.level)
+            for spec in plan.inputs + plan.outputs
+        )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 hex of the canonical JSON form."""
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def key_config(self) -> str:
+        """SHA-256 hex of what evaluation keys depend on: parameters, rotations, relinearisation."""
+        parts = [self.params.digest.hex(), list(self.rotations), self.relinearization]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, object]:
+        """Return a JSON-serialisable dict."""
+        return {
+            "model": self.model,
+            "version": self.version,
+            "params": self.params.to_json(),
+            "plans": [_plan_to_json(plan) for plan in self.plans],
+            "model_inputs": {name: list(shape) for name, shape in self.model_inputs.items()},
+            "model_outputs": list(self.model_outputs),
+            "prologue": [step.to_json() for step in self.prologue],
+            "epilogue": [step.to_json() for step in self.epilogue],
+            "private_digest": self.private_digest,
+            "notes": dict(self.notes),
+        }
+
+    @classmethod
+    def from_json(cls, fields: dict[str, object]) -> Signature:
+        """Rebuild from `to_json`; parameters are recomputed and checked.
+
+        Raises:
+            ArtifactError: a field is missing or of the wrong type.
+            ParameterError, SecurityError: from the parameters.
+        """
+        try:
+            return cls(
+                model=_text(fields["model"]),
+                version=_text(fields["version"]),
+                params=CryptoParams.from_json(_mapping(fields["params"])),
+                plans=tuple(_plan_from_json(_mapping(p)) for p in _sequence(fields["plans"])),
+                model_inputs={
+                    name: _shape(shape) for name, shape in _mapping(fields["model_inputs"]).items()
+                },
+                model_outputs=tuple(_text(n) for n in _sequence(fields["model_outputs"])),
+                prologue=_steps(fields["prologue"]),
+                epilogue=_steps(fields["epilogue"]),
+                private_digest=_text(fields["private_digest"]),
+                notes={k: _text(v) for k, v in _mapping(fields["notes"]).items()},
+            )
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise ArtifactError(f"not a signature: {type(error).__name__}: {error}") from error
+
+
+def _plan_to_json(plan: Plan) -> dict[str, object]:
+    return {
+        "name": plan.name,
+        "batch": plan.batch,
+        "inputs": [_spec_to_json(spec) for spec in plan.inputs],
+        "outputs": [_spec_to_json(spec) for spec in plan.outputs],
+        "rotations": list(plan.rotations),
+        "relinearization": plan.relinearization,
+        "seconds": plan.seconds,
+        "precision_bits": plan.precision_bits,
+    }
+
+
+def _plan_from_json(fields: dict[str, object]) -> Plan:
+    return Plan(
+        name=_text(fields["name"]),
+        batch=int(str(fields["batch"])),
+        inputs=tuple(_spec_from_json(_mapping(s)) for s in _sequence(fields["inputs"])),
+        outputs=tuple(_spec_from_json(_mapping(s)) for s in _sequence(fields["outputs"])),
+        rotations=tuple(int(str(step)) for step in _sequence(fields["rotations"])),
+        relinearization=bool(fields["relinearization"]),
+        seconds=float(str(fields["seconds"])),
+        precision_bits=float(str(fields["precision_bits"])),
+    )
+
+
+def _spec_to_json(spec: TensorSpec) -> dict[str, object]:
+    arrays = {k: getattr(spec, k).tolist() for k in ("scale", "offset", "low", "high")}
+    return {
+        "name": spec.name,
+        "shape": list(spec.shape),
+        "layout": spec.layout.to_json(),
+        "level": spec.level,
+        "degree": spec.degree,
+        **arrays,
+    }
+
+
+def _spec_from_json(fields: dict[str, object]) -> TensorSpec:
+    layout = Layout.from_json(_mapping(fields["layout"]))
+    arrays = [_array(fields[k], layout.size) for k in ("scale", "offset", "low", "high")]
+    return TensorSpec(
+        _text(fields["name"]),
+        _shape(fields["shape"]),
+        layout,
+        arrays[0],
+        arrays[1],
+        arrays[2],
+        arrays[3],
+        int(str(fields["level"])),
+        int(str(fields["degree"])),
+    )
+
+
+def _array(value: object, size: int) -> Floats:
+    array = np.asarray(value, dtype=np.float64)
+    if array.shape not in ((), (size,)) or not np.all(np.isfinite(array)):
+        raise ArtifactError(f"expected a finite number or {size} of them")
+    return array
+
+
+def _steps(value: object) -> tuple[ClearStep, ...]:
+    return tuple(ClearStep.from_json(_mapping(step)) for step in _sequence(value))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ArtifactError(f"expected text, got {type(value).__name__}")
+    return value
+
+
+def _mapping(value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise ArtifactError(f"expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def _sequence(value: object) -> list[object]:
+    if not isinstance(value, list):
+        raise ArtifactError(f"expected a JSON list, got {type(value).__name__}")
+    return value
+
+
+def _shape(value: object) -> tuple[int, ...]:
+    return tuple(int(str(extent)) for extent in _sequence(value))

@@ -1,0 +1,49 @@
+"""The backends that the conformance suite runs on."""
+
+from functools import cache
+
+import pytest
+
+from tests.conformance.backends import (
+    DEEP_TINY_INSECURE,
+    SHALLOW_TINY_INSECURE,
+    Backend,
+    clear_backend,
+    openfhe_backend,
+)
+from tests.conformance.native_backend import native_backend
+
+_BACKENDS = {
+    "clear": (clear_backend, DEEP_TINY_INSECURE),
+    "clear-shallow": (clear_backend, SHALLOW_TINY_INSECURE),
+    "openfhe": (openfhe_backend, DEEP_TINY_INSECURE),
+    "openfhe-shallow": (openfhe_backend, SHALLOW_TINY_INSECURE),
+    "native": (native_backend, DEEP_TINY_INSECURE),
+    "native-shallow": (native_backend, SHALLOW_TINY_INSECURE),
+}
+
+
+@cache
+def _backend(name: str) -> Backend:
+    if name.startswith(("openfhe", "native")):
+        pytest.importorskip("openfhe", reason="openfhe does not import here")
+    make, params = _BACKENDS[name]
+    return make(params)
+
+
+@pytest.fixture(params=list(_BACKENDS))
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Each backend, made once per session, with its keys."""
+    return _backend(request.param)
+
+
+@pytest.fixture(params=["clear", "openfhe", "native"])
+def deep_backend(request: pytest.FixtureRequest) -> Backend:
+    """The backends with six levels."""
+    return _backend(request.param)
+
+
+@pytest.fixture(params=["openfhe", "openfhe-shallow", "native", "native-shallow"])
+def encrypted_backend(request: pytest.FixtureRequest) -> Backend:
+    """The backends with keys and noise."""
+    return _backend(request.param)

@@ -1,0 +1,75 @@
+"""Long runs: memory and file descriptors stay where they are."""
+
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import tritonclient.grpc
+
+from tacit.client.transport import HttpTransport
+from tests.e2e.customers import BOUND, MODEL, Customer
+from tests.e2e.processes import children, open_files, resident_bytes, server_process, tensor_body
+from tests.runtime.echo import HEADERS
+from tests.runtime.models import TINY_INSECURE, echo_artifact, write_repository
+
+pytestmark = pytest.mark.slow
+
+WARM_UP, REQUESTS, ENCRYPTED = 400, 2000, 200
+# Leaked bodies would be 2000 x 60 kB = 120 MB, and 200 x 128 kB = 26 MB; measured: below 0.5 MB.
+SERVER_BYTES, WORKER_BYTES = 8 << 20, 4 << 20
+FRAMES = [np.random.default_rng(index).bytes(20_000) for index in range(3)]
+
+
+def test_two_thousand_requests_leave_nothing_behind(tmp_path: Path) -> None:
+    root = write_repository(tmp_path, wide=echo_artifact(TINY_INSECURE, 3))
+    body, length = tensor_body(FRAMES)
+    fields = HEADERS | {"inference-header-content-length": str(length)}
+    tensor = tritonclient.grpc.InferInput("ciphertexts", [1, 3], "BYTES")
+    tensor.set_data_from_numpy(np.array([FRAMES], dtype=np.object_))
+    with server_process("serve_echo.py", root) as (pid, ports):
+        address = f"127.0.0.1:{ports.grpc}"
+        with (
+            httpx.Client(base_url=f"http://127.0.0.1:{ports.http}", timeout=30) as client,
+            tritonclient.grpc.InferenceServerClient(address) as triton,
+        ):
+
+            def ask(requests: int) -> None:
+                for _ in range(requests // 2):
+                    answer = client.post("/v2/models/wide/infer", content=body, headers=fields)
+                    assert answer.content.endswith(body[length:])
+                    answered = triton.infer("wide", [tensor], headers=HEADERS)
+                    assert answered.as_numpy("ciphertexts").tolist() == [FRAMES]
+
+            ask(WARM_UP)
+            memory, files = resident_bytes(pid), open_files(pid)
+            ask(REQUESTS)
+            drift = resident_bytes(pid) - memory
+            assert open_files(pid) <= files
+    assert drift < SERVER_BYTES
+
+
+def test_two_hundred_encrypted_requests_leave_nothing_behind(tmp_path: Path) -> None:
+    root = write_repository(tmp_path / "models", arithmetic=MODEL)
+    customer = Customer.make(tmp_path / "own")
+    with server_process("serve_repository.py", root) as (pid, ports):
+        url = f"http://127.0.0.1:{ports.http}"
+        customer.upload(url)
+        transport = HttpTransport(url, None, 60.0)
+        question = customer.encrypt()
+
+        def ask(requests: int) -> None:
+            for _ in range(requests):
+                reply = transport.infer(customer.question(question))
+            assert customer.error(reply.frames) < BOUND
+
+        ask(WARM_UP // 4)
+        (worker,) = children(pid)
+        memory = {p: resident_bytes(p) for p in (pid, worker)}
+        files = {p: open_files(p) for p in (pid, worker)}
+        ask(ENCRYPTED)
+        assert children(pid) == [worker]
+        drift = {p: resident_bytes(p) - memory[p] for p in memory}
+        assert {p: open_files(p) <= files[p] + 1 for p in files} == {pid: True, worker: True}
+    assert drift[pid] < SERVER_BYTES
+    assert drift[worker] < WORKER_BYTES

@@ -1,0 +1,139 @@
+// Runs every function of the C interface on buffers of exactly the promised sizes, on every
+// instruction set of this processor, so that the sanitizers see each access.
+//
+// Arguments: log_n, limbs of Q, special primes, digits, threads, then moduli, then their roots.
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "tacit_kernels.h"
+
+using Words = std::vector<uint64_t>;
+
+struct Setting {
+    uint32_t log_n, full, specials, dnum, threads;
+    Words moduli, roots;
+    size_t n() const { return size_t(1) << log_n; }
+};
+
+static void expect(bool holds, const char *what) {
+    if (holds) return;
+    std::fprintf(stderr, "failed: %s\n", what);
+    std::exit(1);
+}
+
+static Words draw(const Setting &s, const std::vector<uint32_t> &mods) {
+    std::mt19937_64 random(1);
+    Words x(mods.size() * s.n());
+    for (size_t i = 0; i < x.size(); ++i) {
+        const uint64_t q = s.moduli[mods[i / s.n()]];
+        x[i] = i % 5 ? random() % q : q - 1;
+    }
+    return x;
+}
+
+static void check_below(const Setting &s, const std::vector<uint32_t> &mods, const Words &x) {
+    for (size_t i = 0; i < x.size(); ++i) expect(x[i] < s.moduli[mods[i / s.n()]], "below q");
+}
+
+static void run_rows(const Setting &s, const tacit_ring *ring) {
+    std::vector<uint32_t> mods;
+    for (uint32_t i = 0; i < s.moduli.size(); ++i) mods.push_back(i);
+    const uint32_t rows = mods.size();
+    const Words a = draw(s, mods);
+    Words x = a, out(a.size()), constants(rows, 1);
+    tacit_ntt_forward(ring, rows, mods.data(), x.data());
+    check_below(s, mods, x);
+    tacit_ntt_inverse(ring, rows, mods.data(), x.data());
+    expect(x == a, "round trip");
+    tacit_add(ring, rows, mods.data(), a.data(), a.data(), out.data());
+    tacit_subtract(ring, rows, mods.data(), out.data(), a.data(), out.data());
+    expect(out == a, "a + a - a");
+    tacit_negate(ring, rows, nullptr, a.data(), out.data());
+    tacit_scale(ring, rows, mods.data(), a.data(), a.data(), out.data(), constants.data(), x.data());
+    expect(x == out, "(a - a) 1 - a");
+    tacit_add_constant(ring, rows, nullptr, a.data(), constants.data(), out.data());
+    check_below(s, mods, out);
+    const std::vector<const uint64_t *> many(70, a.data());
+    tacit_dot(ring, rows, mods.data(), 70, many.data(), many.data(), out.data());
+    check_below(s, mods, out);
+    const Words weights(rows * 2 * 70, 1);
+    uint64_t *targets[2] = {out.data(), x.data()};
+    tacit_combine(ring, rows, mods.data(), 2, 70, many.data(), weights.data(), targets);
+    expect(out == x, "equal weights");
+    std::vector<uint32_t> table(s.n() / 8);
+    tacit_galois_table(s.log_n, 5, table.data());
+    tacit_automorphism(ring, rows, mods.data(), table.data(), 5, a.data(), rows - 1, a.data(), 1,
+                       out.data());
+    check_below(s, mods, out);
+    std::vector<double> coefficients(s.n(), 0.5);
+    expect(!tacit_encode(ring, rows, mods.data(), coefficients.data(), 1e30, out.data()), "encode");
+    check_below(s, mods, out);
+    coefficients[1] = 1e300;
+    expect(tacit_encode(ring, rows, mods.data(), coefficients.data(), 1e30, out.data()), "infinite");
+}
+
+static void run_level(const Setting &s, const tacit_ring *ring, uint32_t limbs) {
+    const size_t n = s.n();
+    const uint32_t alpha = (s.full + s.dnum - 1) / s.dnum, digits = (limbs + alpha - 1) / alpha;
+    const uint32_t rows = limbs + s.specials;
+    const Words ones(size_t(limbs + s.specials) * rows, 1);
+    const tacit_basis basis = {limbs,       s.full,      s.specials,  alpha,       ones.data(),
+                               ones.data(), ones.data(), ones.data(), ones.data(), ones.data()};
+    std::vector<uint32_t> low, every;
+    for (uint32_t i = 0; i < limbs; ++i) low.push_back(i);
+    for (uint32_t i = 0; i < s.full + s.specials; ++i) every.push_back(i);
+    std::vector<uint32_t> key_mods, twice;
+    for (uint32_t i = 0; i < 2 * s.dnum; ++i) key_mods.insert(key_mods.end(), every.begin(), every.end());
+    for (uint32_t i = 0; i < 2; ++i) twice.insert(twice.end(), low.begin(), low.end());
+    const Words a = draw(s, low), key = draw(s, key_mods), pair = draw(s, twice);
+    Words extended(digits * rows * n), scratch(limbs * n), product(2 * rows * n), again(product);
+    tacit_mod_up(ring, &basis, a.data(), extended.data(), scratch.data(), key.data(), s.dnum,
+                 product.data());
+    tacit_key_product(ring, &basis, a.data(), extended.data(), key.data(), s.dnum, again.data());
+    expect(product == again, "both products");
+    Words out(2 * limbs * n), work(2 * limbs * n), tensor(3 * limbs * n);
+    const uint64_t *plus[2] = {a.data(), nullptr};
+    tacit_mod_down(ring, &basis, 2, product.data(), plus, out.data(), work.data());
+    check_below(s, twice, out);
+    const uint32_t counts[2] = {1, 2};
+    const uint64_t *const left[3] = {pair.data(), pair.data(), pair.data()};
+    const uint64_t *const right[3] = {a.data(), a.data(), a.data()};
+    uint64_t *const targets[2] = {out.data(), work.data()};
+    tacit_dot_pairs(ring, limbs, low.data(), 2, counts, left, right, targets);
+    check_below(s, twice, work);
+    tacit_tensor(ring, limbs, pair.data(), pair.data(), tensor.data());
+    if (limbs < 2) return;
+    Words lower(2 * (limbs - 1) * n), rows_of_last(2 * n);
+    tacit_rescale(ring, &basis, 2, pair.data(), lower.data(), rows_of_last.data());
+}
+
+int main(int count, char **arguments) {
+    expect(count > 7, "arguments");
+    uint32_t numbers[5];
+    for (int i = 0; i < 5; ++i) numbers[i] = std::strtoul(arguments[1 + i], nullptr, 10);
+    Setting s{numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], {}, {}};
+    const int primes = (count - 6) / 2;
+    for (int i = 0; i < primes; ++i) {
+        s.moduli.push_back(std::strtoull(arguments[6 + i], nullptr, 10));
+        s.roots.push_back(std::strtoull(arguments[6 + primes + i], nullptr, 10));
+    }
+    for (int path = 0; path < 3; ++path) {
+        if (!(tacit_paths() >> path & 1)) continue;
+        tacit_ring *ring = tacit_ring_new(s.log_n, primes, s.moduli.data(), s.roots.data(), path,
+                                          s.threads);
+        expect(ring, "ring");
+        expect(!tacit_ring_new(s.log_n, 1, s.moduli.data(), s.moduli.data(), path, 1), "bad root");
+        const auto work = [&] {
+            run_rows(s, ring);
+            for (uint32_t limbs = 1; limbs <= s.full; ++limbs) run_level(s, ring, limbs);
+        };
+        std::thread other(work);  // rings are shared between callers
+        work();
+        other.join();
+        tacit_ring_free(ring);
+    }
+    std::puts("ok");
+}

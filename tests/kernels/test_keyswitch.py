@@ -1,0 +1,133 @@
+"""Base conversion, key switching and rescaling against plain integers, at every level."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tacit.errors import InternalError
+from tacit.kernels import reference
+from tacit.kernels.basis import Basis, mod_down, mod_up
+from tacit.kernels.keyswitch import key_product, switch
+from tacit.kernels.library import InstructionSet
+from tacit.kernels.rescale import rescale
+from tacit.kernels.ring import Ring
+from tests.kernels.residues import Limbs, extreme, primes, residues
+
+LOG_N = 7
+# Moduli of Q, of P, digits: narrow and wide primes in every combination of source and target.
+BASES = {
+    "narrow": ([45, 40, 40, 40], [60], 4),
+    "wide first": ([60, 49, 50, 50, 50, 50], [60, 60], 3),
+    "all wide": ([60, 55, 55], [60, 60, 60], 1),
+    "narrow specials": ([50, 30, 45, 36, 50], [50, 49, 48], 2),
+    "one limb": ([51], [60], 1),
+}
+
+
+def _ring(name: str, instructions: InstructionSet, threads: int = 1) -> tuple[Ring, int, int]:
+    bits, special, dnum = BASES[name]
+    moduli: list[int] = []
+    for size in (*bits, *special):
+        moduli.append(next(q for q in primes(size, LOG_N, 8) if q not in moduli))
+    return Ring(LOG_N, moduli, instructions=instructions, threads=threads), len(bits), dnum
+
+
+def _inputs(rng: np.random.Generator, moduli: tuple[int, ...], n: int) -> list[Limbs]:
+    return [residues(rng, moduli, n), extreme(moduli, n, "top"), extreme(moduli, n, "sawtooth")]
+
+
+def _same(found: Limbs, wanted: Any) -> None:
+    assert found.tolist() == [row.tolist() for row in wanted]
+
+
+@pytest.fixture(params=list(BASES))
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_key_switches_equal_plain_ones(
+    instructions: InstructionSet, name: str, threads: int
+) -> None:
+    ring, full, dnum = _ring(name, instructions, threads)
+    rng = np.random.default_rng(full)
+    special, n = ring.moduli[full:], ring.n
+    key = np.stack([[residues(rng, ring.moduli, n) for _ in range(dnum)] for _ in range(2)])
+    for limbs in range(1, full + 1):
+        basis = Basis(ring, limbs, full, dnum)
+        rows = [*range(limbs), *range(full, len(ring.moduli))]
+        roots = [ring.roots[i] for i in rows]
+        digits = np.empty((basis.digits, basis.rows, n), dtype=np.uint64)
+        product = np.empty((2, basis.rows, n), dtype=np.uint64)
+        again = np.empty_like(product)
+        out = np.empty((2, limbs, n), dtype=np.uint64)
+        scratch = np.empty_like(out)
+        for a in _inputs(rng, ring.moduli[:limbs], n)[: 1 if limbs < full else 3]:
+            half = reference.integers(key[:, :, rows])
+            wanted = reference.key_switch(
+                reference.integers(a), half, ring.moduli[:limbs], special, basis.alpha, roots
+            )
+            mod_up(basis, a, digits, scratch[0])
+            key_product(basis, a, digits, key, product)
+            switch(basis, a, key, again, digits, scratch[0])
+            np.testing.assert_array_equal(product, again)
+            mod_down(basis, product, (None, a), out, scratch)
+            _same(out[0], wanted[0])
+            plain = reference.integers(a)
+            sums = [(w + p) % q for w, p, q in zip(wanted[1], plain, ring.moduli, strict=False)]
+            _same(out[1], sums)
+
+
+def test_rescaling_rounds_to_the_nearest(instructions: InstructionSet, name: str) -> None:
+    ring, full, dnum = _ring(name, instructions)
+    rng = np.random.default_rng(full)
+    for limbs in range(2, full + 1):
+        moduli, roots = ring.moduli[:limbs], ring.roots[:limbs]
+        basis = Basis(ring, limbs, full, dnum)
+        x = np.stack(_inputs(rng, moduli, ring.n))
+        out = np.empty((3, limbs - 1, ring.n), dtype=np.uint64)
+        rescale(basis, x, out, np.empty((3, ring.n), dtype=np.uint64))
+        for found, a in zip(out, x, strict=True):
+            coefficients = [
+                reference.inverse(row, q, r)
+                for row, q, r in zip(reference.integers(a), moduli, roots, strict=True)
+            ]
+            low = reference.rescale(coefficients, moduli)
+            _same(
+                found,
+                [reference.forward(c, q, r) for c, q, r in zip(low, moduli, roots, strict=False)],
+            )
+
+
+def test_the_plain_conversion_is_off_by_less_than_its_number_of_moduli() -> None:
+    source, target = primes(40, 4, 3), primes(60, 4)[0]
+    product = source[0] * source[1] * source[2]
+    rng = np.random.default_rng(0)
+    values = [int(v) * product >> 62 for v in rng.integers(0, 1 << 62, 50)]
+    x = [reference.integers([v % q for v in values]) for q in source]
+    for value, found in zip(values, reference.convert(x, source, target), strict=True):
+        assert found in {(value + u * product) % target for u in range(len(source))}
+
+
+def test_a_plain_rescale_divides_and_rounds() -> None:
+    moduli = primes(30, 4, 3)
+    product = moduli[0] * moduli[1] * moduli[2]
+    values = [0, 1, moduli[2] // 2, moduli[2] // 2 + 1, product // 3, product // 2]
+    low = reference.rescale([reference.integers([v % q for v in values]) for q in moduli], moduli)
+    for i, value in enumerate(values):
+        nearest = (2 * value + moduli[2]) // (2 * moduli[2])
+        assert [int(limb[i]) for limb in low] == [nearest % q for q in moduli[:2]]
+
+
+def test_keys_of_another_shape_are_refused(instructions: InstructionSet) -> None:
+    ring, full, dnum = _ring("narrow", instructions)
+    basis = Basis(ring, full, full, dnum)
+    a = np.zeros((full, ring.n), dtype=np.uint64)
+    digits = np.zeros((basis.digits, basis.rows, ring.n), dtype=np.uint64)
+    out = np.zeros((2, basis.rows, ring.n), dtype=np.uint64)
+    for shape in ((2, dnum - 1, basis.rows), (1, dnum, basis.rows), (2, dnum, basis.rows - 1)):
+        with pytest.raises(InternalError, match="key of shape"):
+            key_product(basis, a, digits, np.zeros((*shape, ring.n), dtype=np.uint64), out)

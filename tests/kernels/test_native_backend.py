@@ -1,0 +1,259 @@
+"""What only the native backend has: keys and ciphertexts from frames, shared tables, memory."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("openfhe", reason="openfhe does not import here")
+
+from tacit import wire
+from tacit.circuit import (
+    Circuit,
+    Constant,
+    LinearPlan,
+    LinearTerm,
+    Node,
+    Op,
+    Plain,
+    ValueType,
+    WeightedSumPlan,
+    execute,
+)
+from tacit.errors import KeyMismatchError, ParameterMismatchError, UnknownKeyError
+from tacit.kernels.build import build_if_stale
+from tacit.params import CryptoParams, Security
+from tacit.runtime.backends.native import NativeEvaluator
+from tacit.runtime.backends.native_engine import NativeEngine
+from tacit.runtime.backends.native_keys import NativeKeys, load_keys
+from tacit.runtime.backends.native_memory import ArrayPool
+from tacit.runtime.backends.native_plaintexts import PlaintextCache
+from tests.conformance.exchange import KEY_ID, Exchange, evaluation_keys, make_exchange
+
+PARAMS = CryptoParams.choose(10, 4, 45, 55, 3, Security.UNCHECKED_INSECURE)
+STEPS = (1, 2, 3, 4, 8)
+RAMP = np.arange(PARAMS.slots, dtype=np.float64) / PARAMS.slots
+
+
+@cache
+def _exchange() -> Exchange:
+    if not build_if_stale():
+        pytest.skip("no compiled kernels and no C++ compiler")
+    return make_exchange(PARAMS, STEPS)
+
+
+@pytest.fixture
+def exchange() -> Exchange:
+    return _exchange()
+
+
+def _plan(rows: int) -> LinearPlan:
+    terms = tuple(LinearTerm(0, 0, 4 * (i // 4), i % 4, i) for i in range(rows))
+    return LinearPlan(1, terms, "rows", "")
+
+
+def test_a_server_needs_frames_only(exchange: Exchange) -> None:
+    """Keys and a ciphertext go through the wire format; the answer decrypts in OpenFHE."""
+    moduli, special = PARAMS.moduli, PARAMS.special_moduli
+    expected_key = wire.KeyExpectation(PARAMS.digest, PARAMS.log_n, moduli, special, PARAMS.dnum)
+    frames = [
+        wire.encode_evaluation_key(key, moduli, special)
+        for key in evaluation_keys(PARAMS, exchange.keys)
+    ]
+    key_id = wire.key_id(PARAMS.digest, [wire.frame_digest(frame) for frame in frames])
+    received = [wire.decode_evaluation_key(frame, expected_key) for frame in frames]
+    keys = load_keys(NativeEngine(PARAMS), key_id, received)
+    x = np.random.default_rng(0).uniform(-1, 1, PARAMS.slots)
+    limbs = exchange.to_native(exchange.encrypt(x, PARAMS.depth)).limbs
+    sent = wire.Ciphertext(
+        limbs, PARAMS.depth, 1, PARAMS.scale(PARAMS.depth), PARAMS.slots, PARAMS.digest, key_id
+    )
+    scales = tuple(PARAMS.scale(level) for level in range(PARAMS.depth + 1))
+    expected = wire.CiphertextExpectation(PARAMS.digest, PARAMS.log_n, moduli, scales)
+    arrived = wire.decode_ciphertext(wire.encode_ciphertext(sent, moduli), expected)
+    evaluator = NativeEvaluator(keys)
+    a = keys.ciphertext(arrived)
+    result = evaluator.rotate(evaluator.rescale(evaluator.multiply(a, a)), 3)
+    answer = wire.decode_ciphertext(wire.encode_ciphertext(keys.frame(result), moduli), expected)
+    found = exchange.decrypt(exchange.to_openfhe(keys.ciphertext(answer)))
+    np.testing.assert_allclose(found, np.roll(x * x, -3), atol=1e-6)
+
+
+def test_ciphertexts_of_other_keys_or_shapes_are_refused(exchange: Exchange) -> None:
+    keys = NativeKeys(NativeEngine(PARAMS), KEY_ID)
+    limbs = exchange.to_native(exchange.encrypt(np.zeros(PARAMS.slots), 1)).limbs
+    good = (limbs, 1, 1, PARAMS.scale(1), PARAMS.slots, PARAMS.digest)
+    with pytest.raises(KeyMismatchError, match="another key set"):
+        keys.ciphertext(wire.Ciphertext(*good, bytes([1]) * 32))
+    with pytest.raises(ParameterMismatchError, match="limbs of shape"):
+        keys.ciphertext(wire.Ciphertext(limbs, 2, *good[2:], KEY_ID))
+    wrong = wire.EvaluationKey(limbs[None], wire.KeyKind.ROTATION, 5, PARAMS.digest)
+    with pytest.raises(ParameterMismatchError, match="key of shape"):
+        load_keys(keys.engine, KEY_ID, [wrong])
+
+
+def test_missing_keys_are_named(exchange: Exchange) -> None:
+    evaluator = NativeEvaluator(NativeKeys(NativeEngine(PARAMS), KEY_ID))
+    a = exchange.to_native(exchange.encrypt(np.zeros(PARAMS.slots), 2))
+    with pytest.raises(UnknownKeyError, match="relinearisation key"):
+        evaluator.multiply(a, a)
+    with pytest.raises(UnknownKeyError, match="rotations by 1 slots"):
+        evaluator.rotate(a, 1)
+    rows = {"rows": np.ones((8, 1))}
+    with pytest.raises(UnknownKeyError, match="Galois key"):
+        evaluator.linear([a], _plan(8), rows)
+    exchange.native.linear([a], _plan(8), rows)
+
+
+def test_results_do_not_depend_on_threads_nor_on_who_else_computes(exchange: Exchange) -> None:
+    a = exchange.to_native(exchange.encrypt(RAMP, PARAMS.depth))
+    rows = {"rows": np.random.default_rng(0).uniform(-1, 1, (8, PARAMS.slots))}
+
+    def program(ev: NativeEvaluator) -> Any:
+        value = ev.rescale(ev.multiply(a, a))
+        value = ev.linear([value], _plan(8), rows)[0]
+        return ev.add(ev.rotate(value, 2), value).limbs
+
+    wanted = program(exchange.native)
+    received = evaluation_keys(PARAMS, exchange.keys)
+    shared = load_keys(NativeEngine(PARAMS, threads=3), KEY_ID, received)
+    evaluators = [NativeEvaluator(shared), NativeEvaluator(shared), exchange.native] * 4
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(program, evaluators):
+            np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_result_is_not_overwritten_by_later_ones(exchange: Exchange) -> None:
+    a = exchange.to_native(exchange.encrypt(RAMP, PARAMS.depth))
+    kept = exchange.native.rotate(a, 1)
+    copy, view = kept.limbs.copy(), kept.limbs[0, 1:, ::2]
+    before = view.copy()
+    del kept
+    for _ in range(20):
+        exchange.native.rotate(exchange.native.multiply(a, a), 2)
+    np.testing.assert_array_equal(view, before)
+    np.testing.assert_array_equal(exchange.native.rotate(a, 1).limbs, copy)
+
+
+def test_memory_of_results_is_used_again_within_a_limit() -> None:
+    pool = ArrayPool(3 * 800)
+    first = pool.array((10, 10))
+    place = first.ctypes.data
+    row = first[3]
+    del first
+    assert pool.kept_bytes == 0
+    del row
+    assert pool.kept_bytes == 800
+    assert pool.array((5, 20)).ctypes.data == place
+    many = [pool.array((100,)) for _ in range(5)]
+    del many
+    assert pool.kept_bytes == 3 * 800
+
+
+def test_constants_are_encoded_once_within_a_limit() -> None:
+    cache_of = PlaintextCache(100)
+    values, made = np.ones(4), []
+
+    def make() -> Any:
+        made.append(1)
+        return np.ones(8, dtype=np.uint64)
+
+    first = cache_of.find("w", values, (1,), make)
+    assert cache_of.find("w", values, (1,), make) is first
+    assert len(made) == 1
+    assert cache_of.find("w", values, (2,), make) is not first
+    assert cache_of.find("w", np.ones(4), (1,), make) is not first
+    assert cache_of.used_bytes == 64
+
+
+def test_encoded_constants_are_those_of_openfhe_up_to_rounding(exchange: Exchange) -> None:
+    values = np.random.default_rng(0).uniform(-1, 1, PARAMS.slots)
+    plain = Plain("w", values)
+    for level in (PARAMS.depth, 1):
+        a = exchange.encrypt(np.zeros(PARAMS.slots), level)
+        x = exchange.to_native(a)
+        theirs = exchange.to_native(exchange.openfhe.add_plain(a, plain))
+        ours = exchange.native.add_plain(x, plain)
+        gap = exchange.native.subtract(ours, theirs)
+        assert gap.degree == 1
+        assert not gap.limbs[1].any()
+        from tacit.kernels import ntt
+
+        coefficients = gap.limbs[0].copy()
+        ntt.inverse(exchange.native._ring, coefficients)
+        q = np.array(PARAMS.moduli[: level + 1], dtype=np.uint64)[:, None]
+        distance = np.minimum(coefficients, q - coefficients)
+        assert distance.max() <= 1
+        assert (distance > 0).mean() < 0.05
+
+
+def test_scalars_have_the_type_asked_for(exchange: Exchange) -> None:
+    engine = NativeEngine(PARAMS)
+    assert engine.scalar(0.5, ValueType(2, 2)).shape == (3,)
+    doubled = engine.scalar(1.0, ValueType(0, 2))
+    assert int(doubled[0]) == int(PARAMS.scale(0) ** 2) % PARAMS.moduli[0]
+
+
+def test_a_prepared_circuit_encodes_nothing_later(exchange: Exchange) -> None:
+    x = np.random.default_rng(0).uniform(-1, 1, PARAMS.slots)
+    constants = {
+        "rows": np.random.default_rng(1).uniform(-1, 1, (8, PARAMS.slots)),
+        "bias": x[None],
+        "w": x,
+        "half": np.asarray(0.5),
+    }
+    plan = LinearPlan(1, _plan(8).terms, "rows", "bias")
+    nodes = (
+        Node(Op.LINEAR, (0,), (1,), plan),
+        Node(Op.MULTIPLY_PLAIN, (1,), (2,), Constant("w")),
+        Node(Op.RESCALE, (2,), (3,)),
+        Node(Op.ADD_PLAIN, (3,), (4,), Constant("half")),
+    )
+    types = tuple(ValueType(*at) for at in ((4, 1), (3, 1), (3, 2), (2, 1), (2, 1)))
+    circuit = Circuit(PARAMS.slots, (0,), (4,), nodes, types, constants)
+    engine = NativeEngine(PARAMS)
+    engine.prepare(circuit)
+    held = engine.plaintexts.used_bytes
+    assert held > 0
+    keys = load_keys(engine, KEY_ID, evaluation_keys(PARAMS, exchange.keys))
+    a = exchange.to_native(exchange.encrypt(x, PARAMS.depth))
+    execute(circuit, [a], NativeEvaluator(keys))
+    assert engine.plaintexts.used_bytes == held
+
+
+@pytest.mark.slow
+def test_no_memory_is_lost_over_many_requests(exchange: Exchange) -> None:
+    import resource
+
+    a = exchange.to_native(exchange.encrypt(np.zeros(PARAMS.slots), PARAMS.depth))
+
+    def request() -> None:
+        exchange.native.rotate(exchange.native.rescale(exchange.native.multiply(a, a)), 1)
+
+    for _ in range(200):
+        request()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(10_000):
+        request()
+    grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown_kib < 2048, f"{grown_kib} KiB more after 10,000 requests"
+
+
+def test_sparse_and_dense_weighted_sums_agree(exchange: Exchange) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (20, PARAMS.slots))
+    a = [exchange.to_native(exchange.encrypt(row, 2)) for row in x]
+    weights = rng.uniform(-1, 1, (3, 20))
+    weights[:, 2:] *= rng.uniform(size=(3, 18)) < 0.2
+    weights[2] = 0.0
+    plan = WeightedSumPlan(3, "w", "")
+    for _ in range(2):
+        found = exchange.native.weighted_sum(a, plan, {"w": weights})
+        for output, wanted in zip(found, weights @ x, strict=True):
+            assert exchange.native.type_of(output) == ValueType(1)
+            values = exchange.decrypt(exchange.to_openfhe(output))
+            np.testing.assert_allclose(values, wanted, atol=1e-6)

@@ -1,0 +1,207 @@
+"""Parameters, predicted noise and predicted cost."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from tacit.circuit import execute
+from tacit.errors import ParameterError
+from tacit.model_compiler.choose_params import LARGEST_SCALE, choose_params, secure_params
+from tacit.model_compiler.cost import predict, rotation_costs
+from tacit.model_compiler.graph import evaluate
+from tacit.model_compiler.lowering.batch import lower_batch
+from tacit.model_compiler.lowering.depths import circuit_depth
+from tacit.model_compiler.lowering.latency import lower_latency
+from tacit.model_compiler.lowering.plans import (
+    PlanChoice,
+    Target,
+    batch_plan,
+    interleaved_plan,
+    latency_plan,
+)
+from tacit.model_compiler.noise import predicted_error
+from tacit.model_compiler.op_times import OPERATIONS, Ring, Work, fit, reference_times
+from tacit.params import MAX_LOG_QP_128, SECURITY_MARGIN_BITS, Security
+from tacit.runtime.backends.clear import ClearEvaluator
+from tests.model_compiler.scaled_graphs import (
+    dense,
+    drawn_rows,
+    graph_of,
+    polynomial,
+    random_scaled_graph,
+    square_mlp,
+    tiny_params,
+)
+
+TIMES = reference_times()
+
+
+@pytest.mark.parametrize("depth", [1, 3, 6, 12])
+def test_every_candidate_is_within_the_security_table(depth: int) -> None:
+    for log_n in (13, 14, 15):
+        for params in secure_params(log_n, depth):
+            assert params.security is Security.CLASSICAL_128
+            assert params.log_qp <= MAX_LOG_QP_128[log_n] - SECURITY_MARGIN_BITS
+            assert params.log_scale <= LARGEST_SCALE
+            assert params.log_first - params.log_scale >= 6
+
+
+def test_one_more_bit_of_scale_would_not_be_secure() -> None:
+    (params,) = [p for p in secure_params(13, 3) if p.dnum == 4]
+    more = 3 + 1
+    assert params.log_qp + more > MAX_LOG_QP_128[13] - SECURITY_MARGIN_BITS
+
+
+def test_the_smallest_ring_that_is_precise_enough_is_chosen() -> None:
+    graph = dense(square_mlp(0, (30, 16, 2)))
+    depth = circuit_depth(graph)
+
+    def choose(precision: float) -> int:
+        choice = choose_params(
+            lambda slots: lower_latency(graph, slots, 64), depth, precision, TIMES
+        )
+        assert choice.precision_bits >= precision
+        return choice.params.log_n
+
+    assert choose(12.0) == 13
+    assert choose(30.0) > 13
+
+
+def test_hopeless_demands_say_what_to_do() -> None:
+    graph = dense(square_mlp(0, (4, 4, 1)))
+    with pytest.raises(ParameterError, match="fewer or smaller activations"):
+        choose_params(lambda slots: lower_latency(graph, slots, 4), 90, 16.0, TIMES)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_simulated_noise_stays_within_the_prediction_and_near_it(seed: int) -> None:
+    graph = random_scaled_graph(seed)
+    depth = circuit_depth(graph)
+    params = tiny_params(1024, depth)
+    lowered = lower_latency(graph, 1024, 256)
+    error = predicted_error(lowered, params)
+    rows = drawn_rows(graph, lowered.batch)
+    expected = evaluate(graph, rows)
+    evaluator = ClearEvaluator(params, noise=True, seed=seed)
+    inputs = [
+        evaluator.encrypt(vector, lowered.levels[name])
+        for name, layout in lowered.inputs.items()
+        for vector in layout.pack(rows[name])
+    ]
+    results = [r.values for r in execute(lowered.circuit, inputs, evaluator)]
+    measured, first = 0.0, 0
+    for name, layout in lowered.outputs.items():
+        block = np.stack(results[first : first + layout.ciphertexts])
+        first += layout.ciphertexts
+        got = layout.unpack(block, lowered.batch)
+        measured = max(measured, float(np.abs(got - expected[name]).max()))
+    assert measured <= error
+    assert error <= 64.0 * measured
+
+
+def test_predicted_noise_of_a_polynomial_grows_with_its_slope() -> None:
+    generator = np.random.default_rng(0)
+    node = polynomial(generator, "y", "x", 5)
+    steep = polynomial(generator, "y", "x", 5)
+    steep = type(steep)("y", "x", 8.0 * node.coefficients, 0.0, 1.0, "y")
+    errors = []
+    for each in (node, steep):
+        graph = graph_of([each], {"x": 8, "y": 8}, ("x",), ("y",))
+        params = tiny_params(256, 3)
+        errors.append(predicted_error(lower_latency(graph, 256, 8), params))
+    assert 6.0 < errors[1] / errors[0] < 9.0
+
+
+def test_the_fit_recovers_prices_from_times_made_of_them() -> None:
+    prices = Work(0.02, 2e-6, 3e-6, 2.5e-6, 1.5e-6, 1e-6)
+    rows = []
+    for log_n, limbs, dnum, specials in ((12, 4, 2, 2), (13, 6, 3, 2), (14, 9, 9, 1)):
+        for level in range(1, limbs):
+            ring = Ring(log_n, -(-limbs // dnum), specials, level + 1)
+            row = {"log_n": log_n, "limbs": limbs, "dnum": dnum, "specials": specials}
+            times = {name: ring.operation(name).at(prices) for name in OPERATIONS}
+            rows.append({**row, "level": level, **times})
+    found = fit(rows)
+    for name in ("calls", "transforms", "products", "plain_products", "scalar_products", "sums"):
+        assert getattr(found, name) == pytest.approx(getattr(prices, name), rel=1e-6)
+
+
+def test_predictions_count_what_the_circuit_does() -> None:
+    graph = dense(square_mlp(0, (30, 16, 4)))
+    lowered = lower_latency(graph, 128, 64)
+    params = tiny_params(128, 3)
+    prediction = predict(lowered.circuit, params, TIMES)
+    assert prediction.operations == {
+        "hoist": 1,
+        "hoisted": 3,
+        "rotate": 1 + 2 + 1 + 1 + 2,
+        "multiply_plain": 8 + 4,
+        "multiply": 1,
+        "rescale": 3,
+        "add": 8 - 1 + 2 + 4 - 1 + 2,
+        "add_plain": 2,
+    }
+    assert prediction.rotation_keys == len(lowered.circuit.rotations)
+    keys = prediction.rotation_keys + 1
+    assert prediction.key_bytes == keys * params.evaluation_key_bytes
+    assert sum(prediction.seconds_by_layer.values()) == pytest.approx(prediction.seconds)
+    assert set(prediction.seconds_by_layer) == {"h", "square", "y"}
+
+
+def test_a_batch_circuit_needs_no_keys_but_more_memory() -> None:
+    graph = random_scaled_graph(1)
+    params = tiny_params(256, circuit_depth(graph))
+    batch = predict(lower_batch(graph, 256).circuit, params, TIMES)
+    latency = predict(lower_latency(graph, 256, 256).circuit, params, TIMES)
+    assert batch.rotation_keys == 0
+    assert batch.ciphertext_bytes > latency.ciphertext_bytes
+
+
+def test_rotations_cost_more_with_more_limbs() -> None:
+    params = tiny_params(4096, 5)
+    costs = [rotation_costs(params, TIMES, level) for level in range(6)]
+    assert all(lower.giant < higher.giant for lower, higher in pairwise(costs))
+    assert all(cost.baby < cost.giant for cost in costs)
+
+
+def test_ties_go_to_the_plan_of_more_rows() -> None:
+    graph = graph_of([dense(square_mlp(0, (30, 1, 1))).nodes[0]], {"x": 30, "h": 1}, ("x",), ("h",))
+    target = Target(tiny_params(4096, 1), TIMES)
+    choice = latency_plan(graph, target)
+    assert choice.lowered.batch == 4096 // 32
+    assert interleaved_plan(graph, target, choice) == (
+        "the latency plan already packs as many rows as fit"
+    )
+
+
+def test_a_limit_on_keys_gives_fewer_keys_or_says_how_many_are_needed() -> None:
+    graph = dense(square_mlp(0, (500, 256, 30)))
+    params = tiny_params(1024, 3)
+    free = latency_plan(graph, Target(params, TIMES))
+    limit = free.prediction.key_bytes - 1
+    tight = latency_plan(graph, Target(params, TIMES, limit))
+    assert tight.prediction.key_bytes <= limit
+    with pytest.raises(ParameterError, match="raise the limit"):
+        latency_plan(graph, Target(params, TIMES, 1000.0))
+
+
+def test_interleaving_wins_throughput_where_the_first_layer_is_wide() -> None:
+    graph = dense(square_mlp(0, (200, 64, 10)))
+    target = Target(tiny_params(2048, 3), TIMES)
+    latency = latency_plan(graph, target)
+    plan = interleaved_plan(graph, target, latency)
+    if isinstance(plan, PlanChoice):
+        assert plan.seconds_per_row < latency.seconds_per_row
+        assert plan.lowered.batch > latency.lowered.batch
+    else:
+        assert "no better" in plan or "already" in plan
+
+
+def test_an_unreasonable_batch_plan_is_left_out_with_a_reason() -> None:
+    graph = dense(square_mlp(0, (2, 5000, 1)))
+    plan = batch_plan(graph, Target(tiny_params(256, 3), TIMES), None)
+    assert isinstance(plan, str)
+    assert "5000 elements" in plan
