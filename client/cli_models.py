@@ -56,8 +56,8 @@ def add_compile(commands: Commands, common: argparse.ArgumentParser) -> None:
         type=positive_number,
         metavar="FRACTION",
         help="root mean square error the polynomials may cause in the model's outputs, after the "
-        "client's part, as a fraction of their range; default 0.01, the worst row may be off 12 "
-        "times as much",
+        "client's part, as a fraction of their range; default 0.006, the worst row may be off 12"
+        " times as much",
     )
     parser.add_argument(
         "--precision-bits",

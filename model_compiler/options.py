@@ -49,7 +49,7 @@ class CompileOptions:
     calibration: Array | Mapping[str, Array] | None = None
     input_range: Bounds | None = None
     margin: float | None = None
-    accuracy: float = 0.01
+    accuracy: float = 0.006
     keep_argmax: bool = True
     keep_on_server: bool = False
     precision_bits: float = 16.0

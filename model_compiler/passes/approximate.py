@@ -108,7 +108,7 @@ def approximate(
     ranges: Ranges,
     rows: Mapping[str, Floats] | None = None,
     *,
-    accuracy: float = 0.01,
+    accuracy: float = 0.006,
     keep_argmax: bool = True,
     max_degree: int = 127,
     search_rows: int = 1024,
