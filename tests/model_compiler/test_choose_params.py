@@ -10,7 +10,7 @@ import pytest
 from tacit.circuit import execute
 from tacit.errors import ParameterError
 from tacit.model_compiler.choose_params import LARGEST_SCALE, choose_params, secure_params
-from tacit.model_compiler.cost import predict, rotation_costs
+from tacit.model_compiler.cost import COLD_START, predict, rotation_costs
 from tacit.model_compiler.graph import evaluate
 from tacit.model_compiler.lowering.batch import lower_batch
 from tacit.model_compiler.lowering.depths import circuit_depth
@@ -148,7 +148,7 @@ def test_predictions_count_what_the_circuit_does() -> None:
     keys = prediction.rotation_keys + 1
     assert prediction.key_bytes == keys * params.evaluation_key_bytes
     assert sum(prediction.seconds_by_layer.values()) == pytest.approx(prediction.seconds)
-    assert set(prediction.seconds_by_layer) == {"h", "square", "y"}
+    assert set(prediction.seconds_by_layer) == {COLD_START, "h", "square", "y"}
 
 
 def test_a_batch_circuit_needs_no_keys_but_more_memory() -> None:
