@@ -21,7 +21,7 @@ EXAMPLES = """\
 examples:
   python -m bench logreg                        all peers; installs those that are absent
   python -m bench mlp --peers orion --rounds 20
-  python -m bench logreg --quick --peers none --json /tmp/logreg.jsonl
+  python -m bench logreg --quick --peers none --json logreg.jsonl
   python -m bench heart --heart ~/heart-disease
   python -m bench.peers.install tenseal orion   install peers beforehand
 """
