@@ -63,8 +63,9 @@ class Prediction:
         return self.key_bytes + self.plaintext_bytes + self.ciphertext_bytes
 
 
-# Operations are priced in a loop, caches warm. A request that comes alone takes this much longer:
-# measured at N = 2^13 and 2^14 on the machine of the price table (`bench predicted`).
+# Operations are priced in a loop, caches warm; a request that comes alone takes longer. The figure
+# is fitted, not derived: in bench/results/logreg.jsonl (commit aa269c9, N = 2^13) the medians are
+# 7.5 and 6.9 ms, the operations alone were priced at 4.9 ms. Cold caches are likely, unproven.
 COLD_START = "cold caches"
 COLD_START_SECONDS = 0.002
 

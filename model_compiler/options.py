@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.errors import ParameterError
+from tacit.model_compiler.passes.approximate import DEFAULT_ACCURACY
 from tacit.params import CryptoParams
 
 Array = NDArray[np.generic]
@@ -49,7 +50,7 @@ class CompileOptions:
     calibration: Array | Mapping[str, Array] | None = None
     input_range: Bounds | None = None
     margin: float | None = None
-    accuracy: float = 0.006
+    accuracy: float = DEFAULT_ACCURACY
     keep_argmax: bool = True
     keep_on_server: bool = False
     precision_bits: float = 16.0
