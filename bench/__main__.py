@@ -10,10 +10,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import engine, heart, logreg, mlp, operations, predicted
+from bench import engine, heart, logreg, memory, mlp, operations, predicted
 from bench.peers.install import PEERS
 from bench.question import DEFAULT_PEERS, Answer, Options
 from bench.record import RESULTS, Record, append
+from tacit.model_compiler.op_times import Backend
 
 PRINTED_WIDTH = 180  # columns when the output goes to a file
 
@@ -23,6 +24,8 @@ examples:
   python -m bench mlp --peers orion --rounds 20
   python -m bench logreg --quick --peers none --json logreg.jsonl
   python -m bench heart --heart ~/heart-disease
+  python -m bench operations --backend native --write-cost-table
+  python -m bench predicted --backend native
   python -m bench.peers.install tenseal orion   install peers beforehand
 """
 
@@ -45,6 +48,7 @@ QUESTIONS = {
         Question(heart.NAME, heart.SUMMARY, heart.run, heart.draw),
         Question(predicted.NAME, predicted.SUMMARY, predicted.run, predicted.draw),
         Question(engine.NAME, engine.SUMMARY, engine.run, engine.draw),
+        Question(memory.NAME, memory.SUMMARY, memory.run, memory.draw),
         Question(operations.NAME, operations.SUMMARY, operations.run, operations.draw),
     )
 }
@@ -63,7 +67,15 @@ def main(arguments: Sequence[str] | None = None, console: Console | None = None)
         return 0
     question = QUESTIONS[chosen.question]
     options = Options(
-        chosen.quick, chosen.peers, chosen.rounds, chosen.heart, chosen.write_cost_table
+        chosen.quick,
+        chosen.peers,
+        chosen.rounds,
+        chosen.heart,
+        chosen.write_cost_table,
+        chosen.backend,
+        chosen.sizes,
+        chosen.threads,
+        chosen.instructions,
     )
     answer = question.run(options, console)
     path: Path = chosen.json or RESULTS / f"{question.name}.jsonl"
@@ -117,7 +129,39 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="operations only: replace the compiler's table of operation times",
     )
+    parser.add_argument(
+        "--backend",
+        choices=[backend.value for backend in Backend],
+        default=Backend.NATIVE.value,
+        help="operations and predicted only: what to measure (default native)",
+    )
+    parser.add_argument(
+        "--sizes",
+        type=_numbers,
+        default=(),
+        metavar="LIST",
+        help="engine only: base-2 logarithms of N, such as 13,14 (default: 13,14,15,16)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=_numbers,
+        default=(),
+        metavar="LIST",
+        help="engine only: numbers of threads (default: 1,2)",
+    )
+    parser.add_argument(
+        "--instructions",
+        choices=("scalar", "avx2", "avx512"),
+        help="engine only: instruction set of the native kernels (default: the best)",
+    )
     return parser
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    numbers = tuple(int(part) for part in text.split(","))
+    if not all(number > 0 for number in numbers):
+        raise argparse.ArgumentTypeError("positive numbers, separated by commas, expected")
+    return numbers
 
 
 def _peers(text: str) -> tuple[str, ...]:

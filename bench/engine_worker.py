@@ -8,13 +8,17 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import openfhe
 
+from bench.engine_work import HOISTED, SIDE
 from tacit.circuit import LinearPlan, LinearTerm, Plain
 from tacit.kernels import ntt
+from tacit.kernels.cpu_kernels import CpuKernels
+from tacit.kernels.library import InstructionSet
 from tacit.openfhe_bytes import read_ciphertext
 from tacit.openfhe_keys import read_automorphism_keys, read_relinearization_key
 from tacit.params import CryptoParams, Security
@@ -28,9 +32,8 @@ from tacit.wire import EvaluationKey, KeyKind
 
 Pair = tuple[Callable[[], object], Callable[[], object]]
 
-SIDE = 8  # the matrix has SIDE^2 diagonals: SIDE baby steps, SIDE giant steps
-HOISTED = tuple(range(1, SIDE))
 CACHE_BYTES = 4 << 30
+POOL_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class Request:
     rounds: int
     threads: int
     transforms_only: bool
+    instructions: str | None = None
 
 
 class Engines:
@@ -57,12 +61,18 @@ class Engines:
         self.context = make_context(self.params)
         self.keys = self.context.KeyGen()
         steps = () if request.transforms_only else self._make_keys()
-        engine = NativeEngine(self.params, cache_bytes=CACHE_BYTES, threads=request.threads)
-        keys = load_keys(engine, bytes(32), self._evaluation_keys() if steps else [])
-        self.native = NativeEvaluator(keys)
+        chosen_set = InstructionSet[request.instructions.upper()] if request.instructions else None
+        kernels = CpuKernels(
+            self.params, threads=request.threads, pool_bytes=POOL_BYTES, instructions=chosen_set
+        )
+        engine = NativeEngine(self.params, kernels, cache_bytes=CACHE_BYTES)
+        given = self._evaluation_keys() if steps else []
+        self.native_keys = load_keys(engine, bytes(32), given)
+        self.native = NativeEvaluator(self.native_keys)
         budget = PlaintextBudget(CACHE_BYTES)
         self.openfhe = OpenFHEEvaluator(self.params, self.context, budget=budget)
-        self.ring = engine.ring
+        self.ring = kernels.ring
+        self.threads = request.threads
         self.rng = np.random.default_rng(0)
 
     def encrypt(self, level: int) -> tuple[Any, NativeCiphertext]:
@@ -71,7 +81,7 @@ class Engines:
         plaintext = self.context.MakeCKKSPackedPlaintext(values, 1, self.params.depth - level)
         made = self.context.Encrypt(self.keys.publicKey, plaintext)
         foreign, _ = read_ciphertext(openfhe.Serialize(made, openfhe.BINARY))
-        return made, NativeCiphertext(foreign.limbs, level)
+        return made, self.native_keys.upload(foreign.limbs, level)
 
     def operations(self) -> dict[str, Pair]:
         """Return each operation at the top level."""
@@ -92,7 +102,7 @@ class Engines:
                 lambda: self.openfhe.rescale(product),
                 lambda: self.native.rescale(found),
             ),
-            f"hoisted rotations ({len(HOISTED)})": (
+            "hoisted rotation": (
                 lambda: self.openfhe.rotate_many(a, HOISTED),
                 lambda: self.native.rotate_many(x, HOISTED),
             ),
@@ -117,7 +127,7 @@ class Engines:
         return pairs
 
     def _make_keys(self) -> tuple[int, ...]:
-        steps = (*HOISTED, *(SIDE * giant for giant in range(1, SIDE)))
+        steps = (*HOISTED, *(SIDE * giant for giant in range(2, SIDE)))
         self.context.EvalMultKeyGen(self.keys.secretKey)
         self.context.EvalRotateKeyGen(self.keys.secretKey, list(steps))
         return steps
@@ -149,47 +159,50 @@ def _square_matrix(diagonals: Any) -> tuple[LinearPlan, dict[str, Any]]:
 def measure(request: Request) -> dict[str, Any]:
     """Return {workload: {subject: {"seconds": [...], "cpu_seconds": [...]}}} and the parameters."""
     engines = Engines(request)
-    samples = _pairs(
-        engines.rescales() if request.transforms_only else engines.operations(), request.rounds
-    )
+    params = engines.params
     if request.transforms_only:
-        samples = _transforms(engines, samples, request.rounds)
-    params = {
+        samples = _transforms(engines, _pairs(engines.rescales(), request.rounds), request.rounds)
+    else:
+        samples = _pairs(engines.operations(), request.rounds)
+    parameters = {
         "log_n": request.log_n,
         "depth": request.depth,
         "log_scale": request.log_scale,
         "log_first": request.log_first,
         "dnum": request.dnum,
-        "special_primes": len(engines.params.special_moduli),
+        "special_primes": len(params.special_moduli),
         "instructions": engines.ring.instructions.name.lower(),
     }
-    return {"parameters": params, "samples": samples}
+    primes = {"moduli": params.moduli, "specials": params.special_moduli}
+    return {"parameters": parameters, "samples": samples, **primes}
 
 
 Samples = dict[str, dict[str, dict[str, list[float]]]]
 
 
 def _pairs(pairs: dict[str, Pair], rounds: int) -> Samples:
+    """Time both engines round by round, the warm-up apart; of hoisted rotations, each."""
     samples: Samples = {name: {"openfhe": _empty(), "tacit": _empty()} for name in pairs}
     for turn in range(-1, rounds):
         for name, (theirs, ours) in pairs.items():
+            count = len(HOISTED) if name == "hoisted rotation" else 1
             for subject, call in (("openfhe", theirs), ("tacit", ours)):
                 seconds, cpu_seconds = _timed(call)
                 if turn >= 0:
-                    samples[name][subject]["seconds"].append(seconds)
-                    samples[name][subject]["cpu_seconds"].append(cpu_seconds)
+                    samples[name][subject]["seconds"].append(seconds / count)
+                    samples[name][subject]["cpu_seconds"].append(cpu_seconds / count)
     return samples
 
 
 def _transforms(engines: Engines, rescales: Samples, rounds: int) -> Samples:
     """Take an NTT from the slope of rescaling over limbs: per limb and component, one transform
-    beside a subtraction and a product. For our kernels also time the transform alone.
+    beside a subtraction and a product. Our own transforms are also timed alone.
     """
     limbs = 2 * (engines.params.depth - 2)
     found: Samples = {"ntt": {}}
     for subject in ("openfhe", "tacit"):
         found["ntt"][subject] = {
-            f"{metric}_by_rescale": [
+            metric: [
                 (high - low) / limbs
                 for high, low in zip(
                     rescales["high"][subject][metric], rescales["low"][subject][metric], strict=True
@@ -197,13 +210,18 @@ def _transforms(engines: Engines, rescales: Samples, rounds: int) -> Samples:
             ]
             for metric in ("seconds", "cpu_seconds")
         }
+    if engines.threads > 1:  # no row is shared by threads
+        return found
     _, x = engines.encrypt(engines.params.depth)
-    row, index = x.limbs[0, 1].copy(), np.array([1], dtype=np.uint32)
-    times = [_timed(lambda: ntt.forward(engines.ring, row, index)) for _ in range(10 * rounds)]
-    found["ntt"]["tacit"] |= {
-        "seconds": [seconds for seconds, _ in times],
-        "cpu_seconds": [cpu_seconds for _, cpu_seconds in times],
-    }
+    row, index = engines.native_keys.download(x)[0, 1].copy(), np.array([1], dtype=np.uint32)
+    for name, transform in (("ntt forward alone", ntt.forward), ("ntt inverse alone", ntt.inverse)):
+        times = [_timed(partial(transform, engines.ring, row, index)) for _ in range(5 * rounds)]
+        found[name] = {
+            "tacit": {
+                "seconds": [seconds for seconds, _ in times],
+                "cpu_seconds": [cpu_seconds for _, cpu_seconds in times],
+            }
+        }
     return found
 
 

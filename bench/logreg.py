@@ -19,7 +19,7 @@ __all__ = ["NAME", "SUMMARY", "draw", "make_tasks", "run"]
 NAME = "logreg"
 SUMMARY = "logistic regression, 30 features (breast cancer): one row, batch 128"
 SUBJECTS = (
-    "tacit:native",
+    "tacit:openfhe",
     "tacit:on_server",
     "tenseal",
     "tenseal:tutorial_chain",

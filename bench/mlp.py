@@ -22,7 +22,7 @@ __all__ = ["NAME", "SUMMARY", "Network", "draw", "make_tasks", "run", "train"]
 
 NAME = "mlp"
 SUMMARY = "784-128-10 network, square activation (MNIST): one image"
-PEERS = ("tacit:native", "orion", "openfhe", "tenseal")
+PEERS = ("tacit:openfhe", "orion", "openfhe", "tenseal")
 SLOW_PEERS = ("tenseal",)
 HIDDEN, CLASSES = 128, 10
 TEST_IMAGES, SIMULATED_IMAGES, ENCRYPTED_IMAGES = 1000, 200, 10

@@ -27,6 +27,10 @@ class Options:
         rounds: measured rounds, or None for the question's own number.
         heart: folder with the four hospitals' files.
         write_cost_table: replace the compiler's table of operation times.
+        backend: the backend that `operations`, `predicted` and `memory` look at.
+        sizes: base-2 logarithms of N for `engine`, or none for its own choice.
+        threads: numbers of threads for `engine`, or none for its own choice.
+        instructions: instruction set of the native kernels for `engine`, or None for the best.
     """
 
     quick: bool = False
@@ -34,6 +38,10 @@ class Options:
     rounds: int | None = None
     heart: Path | None = None
     write_cost_table: bool = False
+    backend: str = "native"
+    sizes: Sequence[int] = ()
+    threads: Sequence[int] = ()
+    instructions: str | None = None
 
     def pace(self, rounds: int) -> Pace:
         """Return the pace, given the question's own number of rounds."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tacit.client.cli_parsers import Commands
 
 PLANS = ("latency", "interleaved", "batch")
+TARGETS = ("native", "openfhe")
 
 
 def add_compile(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -39,7 +40,8 @@ def add_compile(commands: Commands, common: argparse.ArgumentParser) -> None:
         run_compile,
         "compile an ONNX model into encrypted circuits",
         "  tacit compile heart.onnx --out models/heart/1 --calibrate train.npy --name heart\n"
-        "  tacit compile mlp.onnx --out models/mlp/1 --input-range 0 1 --plan latency\n",
+        "  tacit compile mlp.onnx --out models/mlp/1 --input-range 0 1 --plan latency\n"
+        "  tacit compile mlp.onnx --out models/mlp/1 --target openfhe --precision-bits 20\n",
     )
     parser.add_argument("model", type=Path, metavar="MODEL.onnx", help="the model")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the artifact")
@@ -89,6 +91,13 @@ def add_compile(commands: Commands, common: argparse.ArgumentParser) -> None:
         metavar="MB",
         help="limit on a customer's evaluation keys",
     )
+    parser.add_argument(
+        "--target",
+        choices=TARGETS,
+        default=TARGETS[0],
+        help="the backend whose measured times choose parameters and plans (default native); "
+        "what is compiled runs on both",
+    )
 
 
 def add_inspect(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -98,7 +107,7 @@ def add_inspect(commands: Commands, common: argparse.ArgumentParser) -> None:
         common,
         "inspect",
         run_inspect,
-        "show a compiled model: circuit, levels, predicted precision and cost",
+        "show a compiled model: circuit, levels, primes, predicted precision, time and memory",
         "  tacit inspect models/heart/1\n"
         "  tacit inspect models/heart/1 --html heart.html --inputs train.npy\n"
         "  tacit inspect models/heart/1 --json | python -m json.tool\n",
@@ -156,6 +165,7 @@ def add_row_options(parser: argparse.ArgumentParser) -> None:
 def run_compile(options: argparse.Namespace) -> int:
     """Compile a model and print what came out."""
     from tacit.model_compiler import CompileOptions, compile_model
+    from tacit.model_compiler.op_times import Backend
     from tacit.model_compiler.report import summary_lines
 
     given = {
@@ -172,6 +182,7 @@ def run_compile(options: argparse.Namespace) -> int:
         calibration=_calibration(options.calibrate),
         input_range=_range(options.input_range),
         keep_on_server=options.keep_on_server,
+        target=Backend(options.target),
         **{name: value for name, value in given.items() if value is not None},
     )
     with steps_on_stderr(options.quiet) as progress:
@@ -196,6 +207,7 @@ def run_inspect(options: argparse.Namespace) -> int:
     """Print or write what is known of an artifact."""
     from tacit.artifact import load
     from tacit.model_compiler.report import circuit_lines, render_html, summary_lines
+    from tacit.model_compiler.report_costs import cost_lines
 
     artifact = load(options.directory)
     if options.html is not None:
@@ -208,7 +220,7 @@ def run_inspect(options: argparse.Namespace) -> int:
     if options.json:
         say(json.dumps(dict(artifact.report), sort_keys=True))
     elif options.html is None:
-        for line in [*summary_lines(artifact), *circuit_lines(artifact)]:
+        for line in [*summary_lines(artifact), *cost_lines(artifact), *circuit_lines(artifact)]:
             say(line)
     return 0
 

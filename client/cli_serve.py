@@ -11,7 +11,7 @@ from tacit.client.cli_parsers import add_command, port_number, positive_integer,
 
 if TYPE_CHECKING:
     from tacit.client.cli_parsers import Commands
-    from tacit.runtime.options import ServerOptions
+    from tacit.runtime.options import ServerOptions, WorkerLimits
 
 _HOUR = 3600.0
 
@@ -45,6 +45,7 @@ def add_serve(commands: Commands, common: argparse.ArgumentParser) -> None:
         )
     _add_access(parser)
     _add_limits(parser)
+    _add_workers(parser)
 
 
 def _add_access(parser: argparse.ArgumentParser) -> None:
@@ -86,10 +87,33 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         help="remove evaluation keys not used for so long (default never)",
     )
     group.add_argument(
+        "--request-timeout",
+        type=positive_number,
+        metavar="SECONDS",
+        help="deadline of a request",
+    )
+
+
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("workers")
+    group.add_argument(
+        "--backend",
+        choices=("auto", "native", "openfhe"),
+        default="auto",
+        help="what computes on ciphertexts: our own kernels, or OpenFHE (default: native if its "
+        "compiled kernels load, else openfhe with a warning)",
+    )
+    group.add_argument(
+        "--isolate",
+        choices=("owner", "tenant", "none"),
+        help="key owners that never share a worker process: any two, those of different tenants, "
+        "or none (default tenant; with OpenFHE always owner)",
+    )
+    group.add_argument(
         "--workers",
         type=positive_integer,
         metavar="N",
-        help="key owners that have a worker process at the same time",
+        help="worker processes at the same time; the one unused longest makes room",
     )
     group.add_argument(
         "--parallel", type=positive_integer, metavar="N", help="jobs that run at the same time"
@@ -98,33 +122,43 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         "--threads",
         type=positive_integer,
         metavar="N",
-        help="evaluations one worker runs at the same time (default cores / parallel jobs)",
+        help="batches one worker evaluates at the same time (default: its share of the cores)",
     )
     group.add_argument(
-        "--backend",
-        choices=("openfhe", "native"),
-        default="openfhe",
-        help="what computes on ciphertexts: OpenFHE, or our own kernels (they need a C++ compiler "
-        "at installation)",
+        "--join-owners",
+        type=positive_integer,
+        metavar="N",
+        help="key owners of one process whose waiting requests run as one job (default 1)",
     )
     group.add_argument(
-        "--request-timeout",
+        "--worker-key-gb",
         type=positive_number,
-        metavar="SECONDS",
-        help="deadline of a request",
+        metavar="GB",
+        help="evaluation keys one worker holds; the owner unused longest makes room",
+    )
+    group.add_argument(
+        "--worker-memory-gb",
+        type=positive_number,
+        metavar="GB",
+        help="memory one worker may allocate; what needs more is refused (default no limit)",
     )
 
 
 def run_serve(options: argparse.Namespace) -> int:
     """Serve until interrupted."""
+    from tacit.runtime.backends.loading import choose_backend
     from tacit.runtime.listeners import Ports
     from tacit.runtime.server import serve
+
+    settings = server_options(options)
+    chosen = choose_backend(settings.workers.backend)
 
     def announce(ports: Ports) -> None:
         say(
             f"ready: http {ports.host}:{ports.http}, grpc {ports.host}:{ports.grpc}, "
             f"metrics {ports.host}:{ports.metrics}"
         )
+        say(f"backend: {chosen.name.value} ({chosen.reason})")
 
     serve(
         options.repository,
@@ -132,7 +166,7 @@ def run_serve(options: argparse.Namespace) -> int:
         grpc_port=options.grpc_port,
         metrics_port=options.metrics_port,
         host=options.host,
-        options=server_options(options),
+        options=settings,
         on_ready=announce,
     )
     return 0
@@ -140,22 +174,20 @@ def run_serve(options: argparse.Namespace) -> int:
 
 def server_options(options: argparse.Namespace) -> ServerOptions:
     """Return the settings that were given, defaults for the others."""
-    from tacit.runtime.backends.loading import BackendName
     from tacit.runtime.batcher import QueueLimits
     from tacit.runtime.endpoint import RequestLimits
     from tacit.runtime.keystore import KeyLimits
-    from tacit.runtime.options import ServerOptions, WorkerLimits
+    from tacit.runtime.options import ServerOptions
 
-    requests, workers, queue, keys = RequestLimits(), WorkerLimits(), QueueLimits(), KeyLimits()
+    requests, queue, keys = RequestLimits(), QueueLimits(), KeyLimits()
     quota = options.key_quota_gb
     return ServerOptions(
         requests=RequestLimits(seconds=options.request_timeout or requests.seconds),
-        queue=QueueLimits(parallel=options.parallel or queue.parallel),
-        workers=WorkerLimits(
-            processes=options.workers or workers.processes,
-            threads=options.threads or 0,
-            backend=BackendName(options.backend),
+        queue=QueueLimits(
+            parallel=options.parallel or queue.parallel,
+            owners=options.join_owners or queue.owners,
         ),
+        workers=_worker_limits(options),
         keys=KeyLimits(
             tenant_bytes=round(quota * 1e9) if quota else keys.tenant_bytes,
             seconds_to_live=(options.key_ttl_hours or 0.0) * _HOUR,
@@ -166,6 +198,23 @@ def server_options(options: argparse.Namespace) -> ServerOptions:
         audit_file=options.audit_file,
         tls_certificate=options.tls_cert,
         tls_key=options.tls_key,
+    )
+
+
+def _worker_limits(options: argparse.Namespace) -> WorkerLimits:
+    from tacit.runtime.backends.loading import BackendName
+    from tacit.runtime.isolation import Isolation
+    from tacit.runtime.options import WorkerLimits
+
+    default = WorkerLimits()
+    key_gb, memory_gb = options.worker_key_gb, options.worker_memory_gb
+    return WorkerLimits(
+        processes=options.workers or default.processes,
+        threads=options.threads or default.threads,
+        backend=None if options.backend == "auto" else BackendName(options.backend),
+        isolation=Isolation(options.isolate) if options.isolate else None,
+        key_bytes=round(key_gb * 1e9) if key_gb else default.key_bytes,
+        memory_bytes=round(memory_gb * 1e9) if memory_gb else default.memory_bytes,
     )
 
 

@@ -52,31 +52,34 @@ def apply(
     plus: Limbs | None = None,
     accumulate: bool = False,
     out: Limbs | None = None,
+    batch: int = 1,
 ) -> Limbs:
     """Return (a + plus)(X^element), NTT form.
 
     Args:
         ring: the primes.
         moved: the automorphism.
-        a: shape (..., N).
+        a: shape (..., batch, N).
         mods: index of each row's modulus; it matters only if something is added.
         plus: as many rows as `a` or fewer, added to the first ones.
         accumulate: add the result to what is in `out`.
         out: must not be `a` nor `plus`.
+        batch: polynomials in a row.
     """
     assert out is not None or not accumulate
-    out, rows = np.empty_like(a) if out is None else out, ring.rows_of(a)
-    added = 0 if plus is None else min(rows, ring.rows_of(plus))
+    out, rows = np.empty_like(a) if out is None else out, ring.rows_of(a, batch)
+    added = 0 if plus is None else min(rows, ring.rows_of(plus, batch))
     ring.library.tacit_automorphism(
         ring.handle,
         rows,
         ring.row_moduli(mods, rows),
+        batch,
         moved.table.ctypes.data,
         moved.element,
-        ring.address(a, rows),
+        ring.address(a, rows * batch),
         added,
-        None if plus is None else ring.address(plus, added),
+        None if plus is None else ring.address(plus, added * batch),
         accumulate,
-        ring.address(out, rows),
+        ring.address(out, rows * batch),
     )
     return out

@@ -85,22 +85,25 @@ class Basis:
         self.address = ctypes.addressof(self._constants)
 
 
-def mod_up(basis: Basis, a: Limbs, digits: Limbs, scratch: Limbs) -> None:
+def mod_up(basis: Basis, a: Limbs, digits: Limbs, scratch: Limbs, *, batch: int = 1) -> None:
     """Extend each digit of `a` to QP.
 
     Args:
         basis: the level.
-        a: shape (limbs, N), NTT form.
-        digits: shape (digits, rows, N); a digit's own rows are not written, they are those of `a`.
-        scratch: shape (limbs, N).
+        a: shape (limbs, batch, N), NTT form.
+        digits: shape (digits, rows, batch, N); a digit's own rows are not written, they are those
+            of `a`.
+        scratch: shape (limbs, batch, N).
+        batch: polynomials in a row.
     """
     ring = basis.ring
     ring.library.tacit_mod_up(
         ring.handle,
         basis.address,
-        ring.address(a, basis.limbs),
-        ring.address(digits, basis.digits * basis.rows),
-        ring.address(scratch, basis.limbs),
+        batch,
+        ring.address(a, basis.limbs * batch),
+        ring.address(digits, basis.digits * basis.rows * batch),
+        ring.address(scratch, basis.limbs * batch),
         None,
         0,
         None,
@@ -108,33 +111,42 @@ def mod_up(basis: Basis, a: Limbs, digits: Limbs, scratch: Limbs) -> None:
 
 
 def mod_down(
-    basis: Basis, x: Limbs, plus: Sequence[Limbs | None], out: Limbs, scratch: Limbs
+    basis: Basis,
+    x: Limbs,
+    plus: Sequence[Limbs | None],
+    out: Limbs,
+    *,
+    shared: Limbs | None = None,
+    batch: int = 1,
 ) -> None:
     """Divide polynomials over QP by P, rounding down up to the conversion's error, as OpenFHE does.
 
     Args:
         basis: the level.
-        x: shape (blocks, rows, N), NTT form; the special rows are overwritten.
-        plus: for each block what to add, shape (limbs, N), or None.
-        out: shape (blocks, limbs, N).
-        scratch: shape (blocks, limbs, N).
+        x: shape (blocks, rows, batch, N), NTT form; the special rows are overwritten.
+        plus: for each block what to add, shape (limbs, batch, N), or None.
+        out: shape (blocks, limbs, batch, N).
+        shared: shape (limbs or more, N), added to every block and entry.
+        batch: polynomials in a row.
 
     Raises:
         InternalError: a shape does not fit.
     """
-    ring, blocks = basis.ring, basis.ring.rows_of(x) // basis.rows
+    ring, blocks = basis.ring, basis.ring.rows_of(x, batch) // basis.rows
     if len(plus) != blocks:
         raise InternalError(f"{blocks} polynomials, but {len(plus)} to add")
-    added = [0 if part is None else ring.address(part, basis.limbs) for part in plus]
+    limbs = basis.limbs * batch
+    added = [0 if part is None else ring.address(part, limbs) for part in plus]
     places = np.array(added, dtype=np.uint64)
     ring.library.tacit_mod_down(
         ring.handle,
         basis.address,
         blocks,
-        ring.address(x, blocks * basis.rows),
+        batch,
+        ring.address(x, blocks * basis.rows * batch),
         places.ctypes.data,
-        ring.address(out, blocks * basis.limbs),
-        ring.address(scratch, blocks * basis.limbs),
+        None if shared is None else ring.address(shared[: basis.limbs], basis.limbs),
+        ring.address(out, blocks * limbs),
     )
 
 

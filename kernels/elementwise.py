@@ -12,25 +12,74 @@ from tacit.kernels.ring import Limbs, Mods, Ring
 
 
 def add(
-    ring: Ring, a: Limbs, b: Limbs, mods: Mods | None = None, out: Limbs | None = None
+    ring: Ring,
+    a: Limbs,
+    b: Limbs,
+    mods: Mods | None = None,
+    out: Limbs | None = None,
+    *,
+    batch: int = 1,
 ) -> Limbs:
-    """Return a + b; `out` may be a or b."""
-    return _binary(ring.library.tacit_add, ring, a, b, mods, out)
+    """Return a + b; `out` may be a or b.
+
+    Args:
+        ring: the primes.
+        a: shape (..., batch, N).
+        b: like `a`, or shape (..., N), the same for all entries of the batch.
+        mods: index of each row's modulus.
+        out: like `a`.
+        batch: polynomials in a row.
+    """
+    out, rows = np.empty_like(a) if out is None else out, ring.rows_of(a, batch)
+    shared = batch > 1 and b.size * batch == a.size
+    ring.library.tacit_add(
+        ring.handle,
+        rows,
+        ring.row_moduli(mods, rows),
+        batch,
+        ring.address(a, rows * batch),
+        ring.address(b, rows if shared else rows * batch),
+        shared,
+        ring.address(out, rows * batch),
+    )
+    return out
 
 
 def subtract(
-    ring: Ring, a: Limbs, b: Limbs, mods: Mods | None = None, out: Limbs | None = None
+    ring: Ring,
+    a: Limbs,
+    b: Limbs,
+    mods: Mods | None = None,
+    out: Limbs | None = None,
+    *,
+    batch: int = 1,
 ) -> Limbs:
     """Return a - b; `out` may be a or b."""
-    return _binary(ring.library.tacit_subtract, ring, a, b, mods, out)
+    out, rows = np.empty_like(a) if out is None else out, ring.rows_of(a, batch)
+    ring.library.tacit_subtract(
+        ring.handle,
+        rows,
+        ring.row_moduli(mods, rows),
+        batch,
+        ring.address(a, rows * batch),
+        ring.address(b, rows * batch),
+        ring.address(out, rows * batch),
+    )
+    return out
 
 
-def negate(ring: Ring, a: Limbs, mods: Mods | None = None) -> Limbs:
-    """Return -a."""
-    out, rows = np.empty_like(a), ring.rows_of(a)
-    where = ring.row_moduli(mods, rows)
+def negate(
+    ring: Ring, a: Limbs, mods: Mods | None = None, out: Limbs | None = None, *, batch: int = 1
+) -> Limbs:
+    """Return -a; `out` may be a."""
+    out, rows = np.empty_like(a) if out is None else out, ring.rows_of(a, batch)
     ring.library.tacit_negate(
-        ring.handle, rows, where, ring.address(a, rows), ring.address(out, rows)
+        ring.handle,
+        rows,
+        ring.row_moduli(mods, rows),
+        batch,
+        ring.address(a, rows * batch),
+        ring.address(out, rows * batch),
     )
     return out
 
@@ -43,43 +92,53 @@ def scale(
     *,
     plus: Limbs | None = None,
     out: Limbs | None = None,
+    batch: int = 1,
 ) -> Limbs:
     """Return a constants[row] + plus.
 
     Args:
         ring: the primes.
-        a: shape (..., N).
+        a: shape (..., batch, N).
         constants: one per row, below its modulus.
         mods: index of each row's modulus.
         plus: like `a`.
         out: may be `a` or `plus`.
+        batch: polynomials in a row.
     """
-    out, rows = np.empty_like(a) if out is None else out, ring.rows_of(a)
+    out, rows = np.empty_like(a) if out is None else out, ring.rows_of(a, batch)
     ring.library.tacit_scale(
         ring.handle,
         rows,
         ring.row_moduli(mods, rows),
-        ring.address(a, rows),
+        batch,
+        ring.address(a, rows * batch),
         None,
-        None if plus is None else ring.address(plus, rows),
+        None if plus is None else ring.address(plus, rows * batch),
         _constants(constants, rows),
-        ring.address(out, rows),
+        ring.address(out, rows * batch),
     )
     return out
 
 
 def add_constant(
-    ring: Ring, a: Limbs, constants: Limbs, mods: Mods | None = None, out: Limbs | None = None
+    ring: Ring,
+    a: Limbs,
+    constants: Limbs,
+    mods: Mods | None = None,
+    out: Limbs | None = None,
+    *,
+    batch: int = 1,
 ) -> Limbs:
     """Return a + constants[row] in every position: in NTT form, plus a constant polynomial."""
-    out, rows = np.empty_like(a) if out is None else out, ring.rows_of(a)
+    out, rows = np.empty_like(a) if out is None else out, ring.rows_of(a, batch)
     ring.library.tacit_add_constant(
         ring.handle,
         rows,
         ring.row_moduli(mods, rows),
-        ring.address(a, rows),
+        batch,
+        ring.address(a, rows * batch),
         _constants(constants, rows),
-        ring.address(out, rows),
+        ring.address(out, rows * batch),
     )
     return out
 
@@ -126,26 +185,30 @@ def dot_pairs(
     terms: Sequence[Sequence[tuple[Limbs, Limbs]]],
     out: Sequence[Limbs],
     mods: Mods | None = None,
+    *,
+    batch: int = 1,
 ) -> None:
     """Write out[o] = sum of a b over the pairs (a, b) in terms[o], piece by piece of all outputs.
 
     Args:
         ring: the primes.
-        terms: for each output, a of shape (2, rows, N) and b of shape (rows, N).
-        out: shape (2, rows, N) each; none of the operands.
+        terms: for each output, a of shape (2, rows, batch, N) and b of shape (rows, N).
+        out: shape (2, rows, batch, N) each; none of the operands.
         mods: index of each of `rows` rows' modulus.
+        batch: polynomials in a row.
     """
     if len(terms) != len(out) or not all(terms):
         raise InternalError(f"{len(terms)} sums for {len(out)} outputs, each of one term or more")
-    rows = ring.rows_of(out[0]) // 2
-    a = addresses(ring, [pair[0] for pairs in terms for pair in pairs], 2 * rows)
+    rows = ring.rows_of(out[0], 2 * batch)
+    a = addresses(ring, [pair[0] for pairs in terms for pair in pairs], 2 * rows * batch)
     b = addresses(ring, [pair[1] for pairs in terms for pair in pairs], rows)
     counts = np.array([len(pairs) for pairs in terms], dtype=np.uint32)
-    targets = addresses(ring, out, 2 * rows)
+    targets = addresses(ring, out, 2 * rows * batch)
     ring.library.tacit_dot_pairs(
         ring.handle,
         rows,
         ring.row_moduli(mods, rows),
+        batch,
         len(out),
         counts.ctypes.data,
         a.ctypes.data,
@@ -155,25 +218,39 @@ def dot_pairs(
 
 
 def combine(
-    ring: Ring, a: Sequence[Limbs], weights: Limbs, mods: Mods | None = None
-) -> list[Limbs]:
+    ring: Ring,
+    a: Sequence[Limbs],
+    weights: Limbs,
+    mods: Mods | None = None,
+    out: Sequence[Limbs] | None = None,
+    *,
+    batch: int = 1,
+) -> Sequence[Limbs]:
     """Return sum_t a[t] weights[row, o, t] for each output o.
 
     Args:
         ring: the primes.
-        a: arrays of one shape (..., N).
+        a: arrays of one shape (..., batch, N).
         weights: shape (rows, outputs, terms), below the rows' moduli.
         mods: index of each row's modulus.
+        out: one array like those of `a` per output.
+        batch: polynomials in a row.
     """
-    rows = ring.rows_of(a[0])
+    rows = ring.rows_of(a[0], batch)
     if weights.ndim != 3 or weights.shape[0] != rows or weights.shape[2] != len(a):
-        raise InternalError(f"weights (rows, outputs, terms) expected, got {weights.shape}")
-    out = [np.empty_like(a[0]) for _ in range(weights.shape[1])]
-    sources, targets = addresses(ring, a, rows), addresses(ring, out, rows)
+        raise InternalError(
+            f"weights of {rows} rows and {len(a)} terms expected, got {weights.shape}"
+        )
+    out = [np.empty_like(a[0]) for _ in range(weights.shape[1])] if out is None else out
+    if len(out) != weights.shape[1]:
+        raise InternalError(f"{weights.shape[1]} outputs expected, got {len(out)}")
+    sources = addresses(ring, a, rows * batch)
+    targets = addresses(ring, out, rows * batch)
     ring.library.tacit_combine(
         ring.handle,
         rows,
         ring.row_moduli(mods, rows),
+        batch,
         len(out),
         len(a),
         sources.ctypes.data,
@@ -183,29 +260,19 @@ def combine(
     return out
 
 
-def tensor(ring: Ring, a: Limbs, b: Limbs, out: Limbs | None = None) -> Limbs:
-    """Multiply two ciphertexts (2, limbs, N), NTT form, without relinearising: (3, limbs, N)."""
-    limbs = a.shape[1]
-    out = np.empty((3, limbs, ring.n), dtype=np.uint64) if out is None else out
-    where = ring.address(a, 2 * limbs), ring.address(b, 2 * limbs)
-    ring.library.tacit_tensor(ring.handle, limbs, *where, ring.address(out, 3 * limbs))
+def tensor(ring: Ring, a: Limbs, b: Limbs, out: Limbs | None = None, *, batch: int = 1) -> Limbs:
+    """Multiply two ciphertexts (2, limbs, batch, N), NTT form: three components."""
+    out = np.empty((3, *a.shape[1:]), dtype=np.uint64) if out is None else out
+    limbs = ring.rows_of(a, 2 * batch)
+    where = ring.address(a, 2 * limbs * batch), ring.address(b, 2 * limbs * batch)
+    target = ring.address(out, 3 * limbs * batch)
+    ring.library.tacit_tensor(ring.handle, limbs, batch, *where, target)
     return out
 
 
 def addresses(ring: Ring, arrays: Sequence[Limbs], rows: int) -> NDArray[np.uint64]:
     """Return where arrays of `rows` rows lie."""
     return np.array([ring.address(array, rows) for array in arrays], dtype=np.uint64)
-
-
-def _binary(
-    function: object, ring: Ring, a: Limbs, b: Limbs, mods: Mods | None, out: Limbs | None
-) -> Limbs:
-    assert callable(function)
-    out, rows = np.empty_like(a) if out is None else out, ring.rows_of(a)
-    where = ring.row_moduli(mods, rows)
-    operands = (ring.address(a, rows), ring.address(b, rows), ring.address(out, rows))
-    function(ring.handle, rows, where, *operands)
-    return out
 
 
 def _constants(constants: Limbs, count: int) -> int:

@@ -86,3 +86,13 @@ def constant(value: float, scale: float, moduli: tuple[int, ...]) -> Limbs:
     numerator, denominator = (float(value) * scale).as_integer_ratio()
     rounded = (2 * numerator + denominator) // (2 * denominator)
     return np.array([rounded % q for q in moduli], dtype=np.uint64)
+
+
+def constants(values: Floats, scale: float, moduli: tuple[int, ...]) -> Limbs:
+    """Return many numbers as residues, shape (moduli, *values.shape), as `constant` does one.
+
+    Raises:
+        CircuitError: a value is not finite.
+    """
+    rows = [constant(float(value), scale, moduli) for value in values.flat]
+    return np.ascontiguousarray(np.array(rows, dtype=np.uint64).T).reshape(-1, *values.shape)

@@ -2,65 +2,113 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from tacit.errors import InternalError
 from tacit.kernels.basis import Basis
-from tacit.kernels.ring import Limbs
+from tacit.kernels.ring import Limbs, Ring
 
 
-def key_product(basis: Basis, a: Limbs, digits: Limbs, key: Limbs, out: Limbs) -> None:
-    """Multiply the digits of a polynomial by a key.
+class KeyPointers:
+    """Where the switching key of each batch entry lies.
+
+    Args:
+        ring: the primes of Q and P.
+        keys: each of shape (2, dnum, limbs of Q + limbs of P, N), NTT form, at the top level.
+
+    Raises:
+        InternalError: a shape does not fit.
+
+    Attributes:
+        batch: how many.
+        dnum: digits of a key.
+        address: of the pointers.
+    """
+
+    __slots__ = ("_keys", "_places", "address", "batch", "dnum")
+
+    def __init__(self, ring: Ring, keys: Sequence[Limbs]) -> None:
+        if not keys:
+            raise InternalError("a batch has at least one key")
+        full, shape = len(ring.moduli), keys[0].shape
+        if len(shape) != 4 or shape[0] != 2 or shape[2] != full:
+            raise InternalError(f"a key of shape (2, dnum, {full}, N) expected, got {shape}")
+        if any(key.shape != shape for key in keys):
+            raise InternalError(f"keys of shape {shape} expected, got {[k.shape for k in keys]}")
+        self._keys = tuple(keys)  # alive as long as their addresses are in use
+        self._places = np.array([ring.address(k, 2 * shape[1] * full) for k in keys], np.uint64)
+        self.address = int(self._places.ctypes.data)
+        self.batch = len(keys)
+        self.dnum = shape[1]
+
+
+def key_product(
+    basis: Basis, a: Limbs, digits: Limbs, key: Limbs | KeyPointers, out: Limbs
+) -> None:
+    """Multiply the digits of polynomials by keys.
 
     Args:
         basis: the level.
-        a: shape (limbs, N), NTT form: the polynomial itself.
-        digits: shape (digits, rows, N), from `mod_up`.
-        key: shape (2, dnum, limbs of Q + limbs of P, N), NTT form, at the top level.
-        out: shape (2, rows, N), NTT form.
+        a: shape (limbs, batch, N), NTT form: the polynomials themselves.
+        digits: shape (digits, rows, batch, N), from `mod_up`.
+        key: one per entry of the batch, or one key for a batch of one.
+        out: shape (2, rows, batch, N), NTT form.
 
     Raises:
         InternalError: a shape does not fit.
     """
-    ring = basis.ring
+    ring, keys = basis.ring, _pointers(basis, key)
     ring.library.tacit_key_product(
         ring.handle,
         basis.address,
-        ring.address(a, basis.limbs),
-        ring.address(digits, basis.digits * basis.rows),
-        _key_address(basis, key),
-        key.shape[1],
-        ring.address(out, 2 * basis.rows),
+        keys.batch,
+        ring.address(a, basis.limbs * keys.batch),
+        ring.address(digits, basis.digits * basis.rows * keys.batch),
+        keys.address,
+        keys.dnum,
+        ring.address(out, 2 * basis.rows * keys.batch),
     )
 
 
-def switch(basis: Basis, a: Limbs, key: Limbs, out: Limbs, digits: Limbs, scratch: Limbs) -> None:
-    """Extend the digits of a polynomial and multiply them by a key, while they are in cache.
+def switch(
+    basis: Basis,
+    a: Limbs,
+    key: Limbs | KeyPointers,
+    out: Limbs,
+    digits: Limbs,
+    scratch: Limbs,
+) -> None:
+    """Extend the digits of polynomials and multiply them by keys, while they are in cache.
 
     Args:
         basis: the level.
-        a: shape (limbs, N), NTT form.
+        a: shape (limbs, batch, N), NTT form.
         key: as for `key_product`.
-        out: shape (2, rows, N), NTT form.
-        digits: shape (digits, rows, N): written as by `mod_up`.
-        scratch: shape (limbs, N).
+        out: shape (2, rows, batch, N), NTT form.
+        digits: shape (digits, rows, batch, N): written as by `mod_up`.
+        scratch: shape (limbs, batch, N).
 
     Raises:
         InternalError: a shape does not fit.
     """
-    ring = basis.ring
+    ring, keys = basis.ring, _pointers(basis, key)
     ring.library.tacit_mod_up(
         ring.handle,
         basis.address,
-        ring.address(a, basis.limbs),
-        ring.address(digits, basis.digits * basis.rows),
-        ring.address(scratch, basis.limbs),
-        _key_address(basis, key),
-        key.shape[1],
-        ring.address(out, 2 * basis.rows),
+        keys.batch,
+        ring.address(a, basis.limbs * keys.batch),
+        ring.address(digits, basis.digits * basis.rows * keys.batch),
+        ring.address(scratch, basis.limbs * keys.batch),
+        keys.address,
+        keys.dnum,
+        ring.address(out, 2 * basis.rows * keys.batch),
     )
 
 
-def _key_address(basis: Basis, key: Limbs) -> int:
-    full = len(basis.ring.moduli)
-    if key.ndim != 4 or key.shape[0] != 2 or key.shape[1] < basis.digits or key.shape[2] != full:
-        raise InternalError(f"a key of shape (2, dnum, {full}, N) expected, got {key.shape}")
-    return basis.ring.address(key, 2 * key.shape[1] * full)
+def _pointers(basis: Basis, key: Limbs | KeyPointers) -> KeyPointers:
+    keys = key if isinstance(key, KeyPointers) else KeyPointers(basis.ring, [key])
+    if keys.dnum < basis.digits:
+        raise InternalError(f"a key of shape (2, {basis.digits}, ...) expected, got {keys.dnum}")
+    return keys

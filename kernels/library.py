@@ -15,29 +15,31 @@ from tacit.kernels.compile_sources import library_path, sources_digest
 _POINTER = ctypes.c_void_p
 _COUNT = ctypes.c_uint32
 _ROWS = (_POINTER, _COUNT, _POINTER)  # ring, rows, mods
+_BATCH = (*_ROWS, _COUNT)
+_LEVEL = (_POINTER, _POINTER)  # ring, basis
 
 _SIGNATURES: dict[str, tuple[object, ...]] = {
     "tacit_ring_free": (_POINTER,),
-    "tacit_ntt_forward": (*_ROWS, _POINTER),
-    "tacit_ntt_inverse": (*_ROWS, _POINTER),
-    "tacit_add": (*_ROWS, _POINTER, _POINTER, _POINTER),
-    "tacit_subtract": (*_ROWS, _POINTER, _POINTER, _POINTER),
-    "tacit_negate": (*_ROWS, _POINTER, _POINTER),
-    "tacit_scale": (*_ROWS, _POINTER, _POINTER, _POINTER, _POINTER, _POINTER),
-    "tacit_add_constant": (*_ROWS, _POINTER, _POINTER, _POINTER),
+    "tacit_ntt_forward": (*_BATCH, _POINTER),
+    "tacit_ntt_inverse": (*_BATCH, _POINTER),
+    "tacit_add": (*_BATCH, _POINTER, _POINTER, ctypes.c_int, _POINTER),
+    "tacit_subtract": (*_BATCH, _POINTER, _POINTER, _POINTER),
+    "tacit_negate": (*_BATCH, _POINTER, _POINTER),
+    "tacit_scale": (*_BATCH, *((_POINTER,) * 5)),
+    "tacit_add_constant": (*_BATCH, _POINTER, _POINTER, _POINTER),
     "tacit_dot": (*_ROWS, _COUNT, _POINTER, _POINTER, _POINTER),
-    "tacit_combine": (*_ROWS, _COUNT, _COUNT, _POINTER, _POINTER, _POINTER),
-    "tacit_tensor": (_POINTER, _COUNT, _POINTER, _POINTER, _POINTER),
+    "tacit_combine": (*_BATCH, _COUNT, _COUNT, _POINTER, _POINTER, _POINTER),
+    "tacit_tensor": (_POINTER, _COUNT, _COUNT, _POINTER, _POINTER, _POINTER),
     "tacit_galois_table": (_COUNT, ctypes.c_uint64, _POINTER),
     "tacit_automorphism": (
-        *(*_ROWS, _POINTER, ctypes.c_uint64, _POINTER, _COUNT, _POINTER),
+        *(*_BATCH, _POINTER, ctypes.c_uint64, _POINTER, _COUNT, _POINTER),
         *(ctypes.c_int, _POINTER),
     ),
-    "tacit_dot_pairs": (*_ROWS, _COUNT, *((_POINTER,) * 4)),
-    "tacit_mod_up": ((_POINTER,) * 6 + (_COUNT, _POINTER)),
-    "tacit_key_product": (_POINTER,) * 5 + (_COUNT, _POINTER),
-    "tacit_mod_down": (_POINTER, _POINTER, _COUNT, *((_POINTER,) * 4)),
-    "tacit_rescale": (_POINTER, _POINTER, _COUNT, _POINTER, _POINTER, _POINTER),
+    "tacit_dot_pairs": (*_BATCH, _COUNT, *((_POINTER,) * 4)),
+    "tacit_mod_up": (*_LEVEL, _COUNT, *((_POINTER,) * 4), _COUNT, _POINTER),
+    "tacit_key_product": (*_LEVEL, _COUNT, *((_POINTER,) * 3), _COUNT, _POINTER),
+    "tacit_mod_down": (*_LEVEL, _COUNT, _COUNT, *((_POINTER,) * 4)),
+    "tacit_rescale": (*_LEVEL, _COUNT, _COUNT, *((_POINTER,) * 3)),
 }
 
 
@@ -81,7 +83,10 @@ def _declare(library: ctypes.CDLL) -> None:
     library.tacit_sources.restype = ctypes.c_char_p
     library.tacit_paths.argtypes = ()
     library.tacit_paths.restype = ctypes.c_uint32
-    library.tacit_ring_new.argtypes = (_COUNT, _COUNT, _POINTER, _POINTER, ctypes.c_int, _COUNT)
+    library.tacit_ring_new.argtypes = (
+        *(_COUNT, _COUNT, _POINTER, _POINTER, ctypes.c_int, _COUNT),
+        ctypes.POINTER(ctypes.c_int),
+    )
     library.tacit_ring_new.restype = _POINTER
     library.tacit_encode.argtypes = (*_ROWS, _POINTER, ctypes.c_double, _POINTER)
     library.tacit_encode.restype = ctypes.c_int

@@ -8,23 +8,24 @@ from __future__ import annotations
 from tacit.kernels.ring import Limbs, Mods, Ring
 
 
-def forward(ring: Ring, x: Limbs, mods: Mods | None = None) -> None:
+def forward(ring: Ring, x: Limbs, mods: Mods | None = None, *, batch: int = 1) -> None:
     """Transform coefficients to NTT form, in place.
 
     Args:
         ring: the primes.
-        x: shape (..., N), residues below their moduli.
+        x: shape (..., batch, N), residues below their moduli.
         mods: index of each row's modulus; by default row i is of modulus i.
+        batch: polynomials in a row.
     """
-    rows = ring.rows_of(x)
+    rows = ring.rows_of(x, batch)
     ring.library.tacit_ntt_forward(
-        ring.handle, rows, ring.row_moduli(mods, rows), ring.address(x, rows)
+        ring.handle, rows, ring.row_moduli(mods, rows), batch, ring.address(x, rows * batch)
     )
 
 
-def inverse(ring: Ring, x: Limbs, mods: Mods | None = None) -> None:
+def inverse(ring: Ring, x: Limbs, mods: Mods | None = None, *, batch: int = 1) -> None:
     """Transform NTT form to coefficients, in place; arguments as for `forward`."""
-    rows = ring.rows_of(x)
+    rows = ring.rows_of(x, batch)
     ring.library.tacit_ntt_inverse(
-        ring.handle, rows, ring.row_moduli(mods, rows), ring.address(x, rows)
+        ring.handle, rows, ring.row_moduli(mods, rows), batch, ring.address(x, rows * batch)
     )

@@ -9,12 +9,19 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tacit.errors import InternalError, ParameterError, UnusableEnvironmentError
+from tacit.errors import (
+    InternalError,
+    OutOfMemoryError,
+    ParameterError,
+    UnusableEnvironmentError,
+)
 from tacit.kernels.library import InstructionSet, available, load
 from tacit.moduli import smallest_root
 
 Limbs = NDArray[np.uint64]
 Mods = NDArray[np.uint32]
+
+_NO_RESOURCES = 2  # TACIT_NO_RESOURCES of csrc/tacit_kernels.h
 
 
 class Ring:
@@ -30,6 +37,7 @@ class Ring:
 
     Raises:
         ParameterError: a modulus does not fit.
+        OutOfMemoryError: no memory for the tables, or no threads.
         UnusableEnvironmentError: no compiled kernels, or not for these instructions.
     """
 
@@ -55,6 +63,7 @@ class Ring:
         if self.instructions not in usable:
             raise UnusableEnvironmentError(f"this processor has no {self.instructions.name}")
         words = np.array([self.moduli, self.roots], dtype=np.uint64)
+        failure = ctypes.c_int()
         self.handle = self.library.tacit_ring_new(
             log_n,
             len(self.moduli),
@@ -62,7 +71,13 @@ class Ring:
             words[1].ctypes.data,
             int(self.instructions),
             threads,
+            ctypes.byref(failure),
         )
+        if failure.value == _NO_RESOURCES:
+            raise OutOfMemoryError(
+                f"no memory for the tables of {len(self.moduli)} primes at N = 2^{log_n}, or no "
+                f"{threads} threads"
+            )
         if not self.handle:
             raise ParameterError(f"no tables for N = 2^{log_n} and moduli {self.moduli}")
         weakref.finalize(self, self.library.tacit_ring_free, self.handle)
@@ -100,6 +115,6 @@ class Ring:
             raise InternalError(f"{rows} indices of moduli expected, got {mods.shape}")
         return int(mods.ctypes.data)
 
-    def rows_of(self, array: Limbs) -> int:
-        """Return how many rows of N residues an array has."""
-        return array.size // self.n
+    def rows_of(self, array: Limbs, batch: int = 1) -> int:
+        """Return how many rows of `batch` times N residues an array has."""
+        return array.size // (self.n * batch)

@@ -12,6 +12,8 @@ from tacit.model_compiler.graph import Affine, Graph, Node, Polynomial
 from tacit.model_compiler.lowering.depths import circuit_depth
 from tacit.model_compiler.lowering.plans import PlanChoice
 from tacit.model_compiler.lowering.text import circuit_text
+from tacit.model_compiler.memory import memory_facts
+from tacit.model_compiler.op_times import MachineTimes
 from tacit.model_compiler.passes.approximate import Approximated
 from tacit.model_compiler.passes.calibrate import Ranges
 from tacit.model_compiler.passes.scale import ScaledGraph
@@ -33,13 +35,13 @@ def write_report(
     plans: Mapping[str, PlanChoice],
     reasons: Mapping[str, str],
     pass_seconds: Mapping[str, float],
-    machine: str,
+    times: MachineTimes,
 ) -> Json:
     """Collect what the passes found.
 
     Returns:
         Keys: model, depth, parameters, ranges, activations, layers, approximation, plans,
-        plan_reasons, key_bytes, pass_seconds, machine.
+        plan_reasons, key_bytes, memory, pass_seconds, target, machine.
     """
     return {
         "model": {
@@ -54,7 +56,9 @@ def write_report(
         "parameters": {
             **signature.params.to_json(),
             "log_qp": signature.params.log_qp,
-            "considered": list(choice.considered),
+            "considered": [c if isinstance(c, str) else c.to_json() for c in choice.considered],
+            "neighbours": [candidate.to_json() for candidate in choice.neighbours],
+            "reason": choice.reason,
         },
         "ranges": {
             "source": ranges.source.value,
@@ -73,8 +77,10 @@ def write_report(
         "plans": {name: _plan(plan) for name, plan in plans.items()},
         "plan_reasons": dict(reasons),
         "key_bytes": signature.key_bytes,
+        "memory": memory_facts(signature, {n: p.circuit for n, p in plans.items()}),
         "pass_seconds": dict(pass_seconds),
-        "machine": machine,
+        "target": times.backend.value,
+        "machine": times.machine,
     }
 
 
@@ -115,6 +121,7 @@ def _plan(plan: PlanChoice) -> Json:
         "seconds": prediction.seconds,
         "seconds_per_row": plan.seconds_per_row,
         "seconds_by_layer": dict(prediction.seconds_by_layer),
+        "prepare_seconds": prediction.prepare_seconds,
         "operations": dict(prediction.operations),
         "rotation_keys": prediction.rotation_keys,
         "key_bytes": prediction.key_bytes,

@@ -1,7 +1,8 @@
 """The cost model: a circuit run on milliseconds, before any key exists.
 
-Times are those of one thread of the OpenFHE backend once its encoded plaintexts are cached. Memory
-counts residues at 8 bytes: evaluation keys, encoded plaintexts, and ciphertexts alive at once.
+Times are those of one thread of a backend once its constants are encoded. Memory counts residues at
+8 bytes: evaluation keys, encoded constants, and ciphertexts alive at once; `memory` has the whole
+account of the native engine.
 """
 
 from __future__ import annotations
@@ -26,9 +27,16 @@ from tacit.circuit import (
 )
 from tacit.decompose import chebyshev_by_powers
 from tacit.model_compiler.bsgs import RotationCosts
+from tacit.model_compiler.coarse_costs import (
+    Parts,
+    has_baby_steps,
+    linear_parts,
+    rotation_parts,
+    weighted_sum_parts,
+)
 from tacit.model_compiler.levels import LevelChecker
-from tacit.model_compiler.op_times import MachineTimes, Ring, Work
-from tacit.moduli import digit_limbs
+from tacit.model_compiler.op_times import Backend, MachineTimes
+from tacit.model_compiler.op_work import Ring
 from tacit.params import CryptoParams
 from tacit.type_rules import combination_type
 
@@ -42,11 +50,12 @@ class Prediction:
     Attributes:
         seconds: on one thread of the machine.
         seconds_by_layer: by node label, in circuit order.
-        operations: how often each fine operation runs ("rotate", "hoisted", "multiply", ...).
+        operations: how often each fine operation runs ("rotate", "baby", "multiply", ...).
         rotation_keys: Galois keys.
         key_bytes: evaluation keys, the relinearisation key included.
-        plaintext_bytes: encoded plaintexts, kept between evaluations.
+        plaintext_bytes: encoded constants, kept between evaluations.
         ciphertext_bytes: ciphertexts alive at once, at most.
+        prepare_seconds: encoding the constants, once; 0 where the table has no price for it.
     """
 
     seconds: float
@@ -56,6 +65,7 @@ class Prediction:
     key_bytes: int
     plaintext_bytes: int
     ciphertext_bytes: int
+    prepare_seconds: float = 0.0
 
     @property
     def peak_bytes(self) -> int:
@@ -63,11 +73,14 @@ class Prediction:
         return self.key_bytes + self.plaintext_bytes + self.ciphertext_bytes
 
 
-# Operations are priced in a loop, caches warm; a request that comes alone takes longer. The figure
-# is fitted, not derived: in bench/results/logreg.jsonl (commit aa269c9, N = 2^13) the medians are
-# 7.5 and 6.9 ms, the operations alone were priced at 4.9 ms. Cold caches are likely, unproven.
+# Operations are priced one after another; a request that comes alone takes longer. The figures are
+# fitted, not derived. OpenFHE: in bench/results/logreg.jsonl (commit aa269c9, N = 2^13) the medians
+# are 7.5 and 6.9 ms, the operations alone were priced at 4.9 ms. Cold caches are likely, unproven.
 COLD_START = "cold caches"
-COLD_START_SECONDS = 0.002
+# Native: lower quartiles of the known models of question `predicted`, whose operations one by one
+# were priced at 0.87 to 0.95 of them.
+COLD_START_SECONDS = {Backend.OPENFHE: 0.002, Backend.NATIVE: 0.00015}
+IN_CIRCUIT = {Backend.OPENFHE: 1.0, Backend.NATIVE: 1.1}
 
 
 def predict(circuit: Circuit, params: CryptoParams, times: MachineTimes) -> Prediction:
@@ -79,8 +92,8 @@ def predict(circuit: Circuit, params: CryptoParams, times: MachineTimes) -> Pred
         times: prices of a machine, such as `op_times.reference_times()`.
     """
     model = CostModel(params, times)
-    by_layer = {COLD_START: COLD_START_SECONDS}
-    model.milliseconds += 1e3 * COLD_START_SECONDS
+    by_layer = {COLD_START: COLD_START_SECONDS[times.backend]}
+    model.milliseconds += 1e3 * by_layer[COLD_START]
     peak = _Peak(circuit, params)
 
     def observe(index: int, node: Node, _results: Sequence[ValueType]) -> None:
@@ -98,7 +111,13 @@ def predict(circuit: Circuit, params: CryptoParams, times: MachineTimes) -> Pred
         key_bytes=keys * params.evaluation_key_bytes,
         plaintext_bytes=model.plaintext_bytes,
         ciphertext_bytes=peak.most,
+        prepare_seconds=model.prepare_seconds,
     )
+
+
+def execute_types(circuit: Circuit, model: CostModel) -> None:
+    """Run a circuit on types alone, to fill a model."""
+    execute(circuit, [circuit.types[v] for v in circuit.inputs], model)
 
 
 def rotation_costs(
@@ -112,14 +131,25 @@ def rotation_costs(
         level: level of the map's inputs.
         key: price of one rotation key, in milliseconds of evaluation time.
     """
-    ring = _ring(params, level)
-    hoist, baby, extended, down, add = (
-        ring.operation(name).at(times.prices)
-        for name in ("hoist", "hoisted", "extended", "down", "add")
-    )
+    ring = Ring.at_level(params, level)
+
+    def price(operation: str) -> float:
+        return times.milliseconds(ring, operation)
+
+    if times.backend is Backend.NATIVE:
+        # Giant steps and joint folds are added up over QP; a sum is divided by P once.
+        return RotationCosts(
+            hoist=price("hoist") + price("times_p"),
+            baby=price("baby"),
+            giant=price("giant") + price("down"),
+            key=key,
+            extended=price("baby"),
+            down=price("down"),
+        )
+    hoist, extended, down, add = (price(n) for n in ("hoist", "extended", "down", "add"))
     return RotationCosts(
         hoist=hoist,
-        baby=baby,
+        baby=price("hoisted"),
         giant=hoist + extended + down + add,
         key=key,
         extended=extended + add,
@@ -127,29 +157,23 @@ def rotation_costs(
     )
 
 
-def _ring(params: CryptoParams, level: int) -> Ring:
-    digit = digit_limbs(len(params.moduli), params.dnum)
-    return Ring(params.log_n, digit, len(params.special_moduli), level + 1)
-
-
 @dataclass(slots=True)
 class CostModel:
-    """An Evaluator on value types that adds up time and plaintext memory.
+    """An Evaluator on value types that adds up time and the constants to encode.
 
     Attributes:
         milliseconds: spent so far.
         operations: fine operations so far, by name.
-        plaintext_bytes: of the distinct constants encoded so far.
+        encoded: constants encoded so far, each with whether it is also modulo the special primes.
     """
 
     params: CryptoParams
     times: MachineTimes
     milliseconds: float = 0.0
     operations: Counter[str] = field(default_factory=Counter)
-    plaintext_bytes: int = 0
+    encoded: dict[tuple[str, ValueType], bool] = field(default_factory=dict)
     _checker: LevelChecker = field(default_factory=LevelChecker)
-    _encoded: set[tuple[str, ValueType]] = field(default_factory=set)
-    _prices: dict[tuple[str, int], float] = field(default_factory=dict)
+    _rings: dict[int, Ring] = field(default_factory=dict)
 
     def add(self, a: ValueType, b: ValueType) -> ValueType:
         """Price an addition."""
@@ -185,18 +209,11 @@ class CostModel:
 
     def rotate(self, a: ValueType, steps: int) -> ValueType:
         """Price a rotation; none for 0 steps."""
-        if steps % self.params.slots:
-            self._spend("rotate", a.level)
-        return a
+        return self.rotate_many(a, (steps,))[0]
 
     def rotate_many(self, a: ValueType, steps: Sequence[int]) -> list[ValueType]:
         """Price hoisted rotations from two on."""
-        moving = {step % self.params.slots for step in steps} - {0}
-        if len(moving) == 1:
-            self._spend("rotate", a.level)
-        elif moving:
-            self._spend("hoist", a.level)
-            self._spend("hoisted", a.level, len(moving))
+        self._spend_all(rotation_parts(steps, self.params.slots, a.level))
         return [a for _ in steps]
 
     def rescale(self, a: ValueType) -> ValueType:
@@ -214,26 +231,17 @@ class CostModel:
     def linear(
         self, inputs: Sequence[ValueType], plan: LinearPlan, constants: Mapping[str, Floats]
     ) -> list[ValueType]:
-        """Price hoisted baby steps, and giant steps and folds as sums of rotations."""
-        to = combination_type(inputs)
-        for index, operand in enumerate(inputs):
-            self.rotate_many(operand, plan.baby_steps(index))
+        """Price the backend's own way of doing it."""
+        to, slots, level = combination_type(inputs), self.params.slots, inputs[0].level
+        backend = self.times.backend
+        self._spend_all(linear_parts(backend, plan, slots, level))
+        extended = backend is Backend.NATIVE and has_baby_steps(plan, slots)
         for term in plan.terms:
             row = constants[plan.diagonals][term.row]
-            self._encode(Plain(f"{plan.diagonals}/{term.row}", row), inputs[0])
-        level, sums = inputs[0].level, {(term.output, term.giant) for term in plan.terms}
-        self._spend("multiply_plain", level, len(plan.terms))
-        self._spend("add", level, len(plan.terms) - plan.outputs)
-        for output in range(plan.outputs):
-            giants = [giant for r, giant in sums if r == output and giant % self.params.slots]
-            self._sum_of_rotations(level, len(giants), len(giants))
-            self._spend("rescale", level)
-            for steps in plan.fold_sums():
-                self._sum_of_rotations(to.level, 1, len(steps))
-                self._spend("add", to.level, len(steps))
-            if plan.bias:
-                bias = constants[plan.bias][output]
-                self.add_plain(to, Plain(f"{plan.bias}/{output}", bias))
+            self._encode(Plain(f"{plan.diagonals}/{term.row}", row), ValueType(level), extended)
+        for output in range(plan.outputs if plan.bias else 0):
+            bias = constants[plan.bias][output]
+            self.add_plain(to, Plain(f"{plan.bias}/{output}", bias))
         return [to] * plan.outputs
 
     def weighted_sum(
@@ -241,10 +249,8 @@ class CostModel:
     ) -> list[ValueType]:
         """Price one product and sum per weight that is not zero."""
         results = self._checker.weighted_sum(inputs, plan, constants)
-        level = inputs[0].level
-        weights = int(np.count_nonzero(constants[plan.weights]))
-        self._spend("weighted_term", level, weights)
-        self._spend("rescale", level, plan.outputs)
+        level, weights = inputs[0].level, constants[plan.weights]
+        self._spend_all(weighted_sum_parts(self.times.backend, weights, level))
         if plan.bias:
             self._spend("add_scalar", level - 1, plan.outputs)
         return results
@@ -260,28 +266,46 @@ class CostModel:
         """Return the value itself."""
         return a
 
-    def _sum_of_rotations(self, level: int, ciphertexts: int, rotations: int) -> None:
-        """Price rotations that are summed, but not the sums themselves."""
-        if rotations == 1:
-            self._spend("rotate", level)
-        elif rotations:
-            self._spend("hoist", level, ciphertexts)
-            self._spend("extended", level, rotations)
-            self._spend("down", level)
+    @property
+    def plaintext_bytes(self) -> int:
+        """Bytes of the encoded constants."""
+        if self.times.backend is Backend.OPENFHE:  # it keeps the values, too
+            slots = 16 * self.params.slots
+            return sum(8 * self.params.n * (at.level + 1) + slots for _, at in self.encoded)
+        specials = len(self.params.special_moduli)
+        return sum(
+            8 * self.params.n * (at.level + 1 + specials * extended)
+            for (_, at), extended in self.encoded.items()
+        )
 
-    def _spend(self, operation: str, level: int, times: int = 1) -> None:
-        key = (operation, level)
-        if key not in self._prices:
-            work: Work = _ring(self.params, level).operation(operation)
-            self._prices[key] = work.at(self.times.prices)
-        self.milliseconds += times * self._prices[key]
-        self.operations[operation] += times
+    @property
+    def prepare_seconds(self) -> float:
+        """Seconds that encoding the constants takes."""
+        if self.times.backend is Backend.OPENFHE:
+            return 0.0
+        spent = 0.0
+        for (_, at), extended in self.encoded.items():
+            operation = "encode_extended" if extended else "encode"
+            spent += self.times.milliseconds(self._ring(at.level), operation)
+        return spent / 1e3
 
-    def _encode(self, plain: Plain, at: ValueType) -> None:
-        if plain.is_scalar or (plain.key, at) in self._encoded:
-            return
-        self._encoded.add((plain.key, at))
-        self.plaintext_bytes += 8 * self.params.n * (at.level + 1) + 16 * self.params.slots
+    def _spend_all(self, parts: Parts) -> None:
+        for (operation, level), count in parts.items():
+            self._spend(operation, level, count)
+
+    def _spend(self, operation: str, level: int, count: int = 1) -> None:
+        each = self.times.milliseconds(self._ring(level), operation)
+        self.milliseconds += count * each * IN_CIRCUIT[self.times.backend]
+        self.operations[operation] += count
+
+    def _ring(self, level: int) -> Ring:
+        if level not in self._rings:
+            self._rings[level] = Ring.at_level(self.params, level)
+        return self._rings[level]
+
+    def _encode(self, plain: Plain, at: ValueType, extended: bool = False) -> None:
+        if not plain.is_scalar:
+            self.encoded[plain.key, at] = extended
 
 
 class _Peak:

@@ -7,6 +7,8 @@ twice the size, which doubles time, ciphertexts and keys at once: those steps ma
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from tacit.model_compiler.choose_params import LARGEST_RING, SMALLEST_RING, secure_params
@@ -32,6 +34,7 @@ def level_price(depth: int, precision_bits: float) -> float:
     return np.inf if log_n is None else float((1 << log_n) * (depth + 1) ** 2)
 
 
+@lru_cache(maxsize=1024)
 def _smallest_ring(depth: int, precision_bits: float) -> int | None:
     needed = precision_bits + _NOISE_BITS + _NOISE_BITS_PER_LEVEL * depth
     for log_n in range(SMALLEST_RING, LARGEST_RING + 1):

@@ -1,192 +1,171 @@
-"""How long the OpenFHE backend takes for elementary work, fitted to a table of measured operations.
+"""What elementary work costs on a machine, fitted to tables of measured operations.
 
-`op_times.json` holds milliseconds of whole operations and says on what hardware; write it with
-`python -m bench operations --write-cost-table`. Every operation is a known amount of elementary
-work; the fit finds each kind's price.
+`op_times.json` holds tables of milliseconds of whole operations, one for each backend and machine;
+`python -m bench operations --backend native --write-cost-table` writes one. Every operation is a
+known amount of elementary work, which differs between backends; the fit finds each kind's price.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from scipy.optimize import nnls
 
-from tacit.errors import CircuitError
-from tacit.moduli import digit_limbs
+from tacit.errors import ParameterError
+from tacit.model_compiler.op_work import Ring, Work
+from tacit.model_compiler.op_work_native import MEASURED_NATIVE, native_work
+from tacit.model_compiler.op_work_openfhe import MEASURED_OPENFHE, openfhe_work
+from tacit.params import CryptoParams, Security
+
+TABLES = Path(__file__).with_name("op_times.json")
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """Amounts of elementary work; for an operation, or as prices in milliseconds per unit.
+class Backend(str, Enum):
+    """What the compiler can aim at."""
 
-    Attributes:
-        calls: OpenFHE calls.
-        transforms: number-theoretic transforms, in butterflies (N / 2 log2 N per limb).
-        products: modular products in base conversions and key switches.
-        plain_products: modular products with an encoded plaintext.
-        scalar_products: modular products with one number per limb.
-        sums: modular sums.
-        traffic: residues that come from memory, because too many others were used in between.
-    """
+    NATIVE = "native"
+    OPENFHE = "openfhe"
 
-    calls: float = 0.0
-    transforms: float = 0.0
-    products: float = 0.0
-    plain_products: float = 0.0
-    scalar_products: float = 0.0
-    sums: float = 0.0
-    traffic: float = 0.0
+    @property
+    def measured(self) -> Mapping[str, Mapping[str, int]]:
+        """The operations of a table, each as how many of which fine operations."""
+        return MEASURED_NATIVE if self is Backend.NATIVE else MEASURED_OPENFHE
 
-    def __add__(self, other: Work) -> Work:
-        """Add amounts."""
-        return Work(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Work)))
+    def work(self, ring: Ring, operation: str) -> Work:
+        """Return the elementary work of a fine operation.
 
-    def __mul__(self, times: float) -> Work:
-        """Multiply amounts."""
-        return Work(*(getattr(self, f.name) * times for f in fields(Work)))
+        Raises:
+            CircuitError: there is no such operation.
+        """
+        return (native_work if self is Backend.NATIVE else openfhe_work)(ring, operation)
 
-    def at(self, prices: Work) -> float:
-        """Return the milliseconds this work takes."""
-        return float(sum(getattr(self, f.name) * getattr(prices, f.name) for f in fields(Work)))
+    def measured_work(self, ring: Ring, name: str) -> Work:
+        """Return the elementary work of an operation of the table."""
+        parts = (self.work(ring, fine) * count for fine, count in self.measured[name].items())
+        return sum(parts, Work())
 
 
-@dataclass(frozen=True, slots=True)
-class Ring:
-    """What the work of an operation depends on, for ciphertexts of `limbs` limbs.
-
-    Attributes:
-        log_n: log2 of the ring dimension.
-        digit: limbs of one key-switching digit.
-        specials: special primes.
-        limbs: level + 1.
-    """
-
-    log_n: int
-    digit: int
-    specials: int
-    limbs: int
-
-    def work(
-        self,
-        transforms: float = 0,
-        products: float = 0,
-        plain: float = 0,
-        scalar: float = 0,
-        sums: float = 0,
-        traffic: float = 0,
-    ) -> Work:
-        """Turn numbers of limbs into an amount of work, for one call."""
-        n = 1 << self.log_n
-        butterflies = transforms * n / 2 * self.log_n
-        return Work(1.0, butterflies, products * n, plain * n, scalar * n, sums * n, traffic * n)
-
-    def operation(self, name: str) -> Work:
-        """Return the work of one operation, by its name in the table of measured times."""
-        limbs = self.limbs
-        match name:
-            case "add":
-                return self.work(sums=2 * limbs)
-            case "add_plain" | "add_scalar":
-                return self.work(sums=limbs)
-            case "multiply_plain":
-                return self.work(plain=2 * limbs)
-            case "multiply_scalar":
-                return self.work(scalar=2 * limbs)
-            case "weighted_term":
-                return self.work(scalar=2 * limbs, sums=2 * limbs, traffic=2 * limbs)
-            case "rescale":
-                return self.work(transforms=2 * limbs, products=4 * (limbs - 1))
-            case "hoist":
-                return self._decompose()
-            case "hoisted":
-                return self._extend() + self._divide()
-            case "extended":
-                return self._extend()
-            case "down":
-                return self._divide()
-            case "rotate":
-                return self._decompose() + self._extend() + self._divide()
-            case "multiply":
-                switch = self._decompose() + self._extend() + self._divide()
-                return switch + self.work(products=4 * limbs)
-        raise CircuitError(f"no operation {name!r} in the cost model")
-
-    def _decompose(self) -> Work:
-        """Cut one polynomial into digits and extend each to all moduli and special primes."""
-        starts = range(0, self.limbs, self.digit)
-        sizes = [min(self.digit, self.limbs - start) for start in starts]
-        others = [self.limbs + self.specials - size for size in sizes]
-        converted = sum(size * other for size, other in zip(sizes, others, strict=True))
-        return self.work(transforms=self.limbs + sum(others), products=converted)
-
-    def _extend(self) -> Work:
-        """Multiply the digits with a key, and permute."""
-        digits = -(-self.limbs // self.digit)
-        every = self.limbs + self.specials
-        return self.work(products=2 * digits * every, sums=2 * every)
-
-    def _divide(self) -> Work:
-        """Divide both components by the special primes."""
-        converted = 2 * (self.specials * self.limbs + 2 * self.limbs)
-        return self.work(transforms=2 * (self.limbs + self.specials), products=converted)
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MachineTimes:
-    """Prices of elementary work on a machine.
+    """Prices of elementary work of one backend on one machine.
 
     Attributes:
-        prices: milliseconds per unit.
+        backend: whose work it is.
+        prices: milliseconds per unit, by kind of work.
         machine: what was measured, in words.
     """
 
-    prices: Work
+    backend: Backend
+    prices: Mapping[str, float]
     machine: str
+    _known: dict[tuple[Ring, str], float] = field(default_factory=dict, repr=False, compare=False)
+
+    def milliseconds(self, ring: Ring, operation: str) -> float:
+        """Price a fine operation."""
+        key = (ring, operation)
+        if key not in self._known:
+            self._known[key] = self.backend.work(ring, operation).at(self.prices)
+        return self._known[key]
 
 
-def reference_times() -> MachineTimes:
-    """Fit the prices to the table in this folder."""
-    table = json.loads(Path(__file__).with_name("op_times.json").read_text())
-    return MachineTimes(fit(table["rows"]), str(table["machine"]))
+@dataclass(frozen=True)
+class Table:
+    """Measured operations of one backend on one machine.
+
+    Attributes:
+        machine: processor, cores and versions, in words.
+        rows: each with log_n, limbs (of fresh ciphertexts), dnum, level, log_scale, log_first, and
+            the milliseconds of some of `Backend.measured`.
+        facts: when and how it was measured.
+    """
+
+    backend: Backend
+    machine: str
+    rows: Sequence[Mapping[str, float]]
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+    @cached_property
+    def times(self) -> MachineTimes:
+        """The fitted prices."""
+        return MachineTimes(self.backend, fit(self.backend, self.rows), self.machine)
 
 
-def fit(rows: Sequence[Mapping[str, float]]) -> Work:
+def reference_times(backend: Backend = Backend.NATIVE) -> MachineTimes:
+    """Fit the prices to the first table of a backend in this folder.
+
+    Raises:
+        ParameterError: there is none.
+    """
+    for table in read_tables(TABLES):
+        if table.backend is backend:
+            return table.times
+    raise ParameterError(f"no measured operations of the {backend.value} backend in {TABLES.name}")
+
+
+def read_tables(path: Path) -> list[Table]:
+    """Read the tables of a file; none if there is no file."""
+    if not path.exists():
+        return []
+    return [
+        Table(Backend(entry["backend"]), entry["machine"], entry["rows"], entry["facts"])
+        for entry in json.loads(path.read_text(encoding="utf-8"))["tables"]
+    ]
+
+
+def write_table(table: Table, path: Path) -> None:
+    """Put a table first in a file, in place of an older one of its backend and machine."""
+    key = (table.backend, table.machine)
+    others = [each for each in read_tables(path) if (each.backend, each.machine) != key]
+    texts = [_table_text(each) for each in (table, *others)]
+    path.write_text('{"tables": [\n' + ",\n".join(texts) + "\n]}\n", encoding="utf-8")
+
+
+def _table_text(table: Table) -> str:
+    rows = ",\n".join(json.dumps(dict(row)) for row in table.rows)
+    return (
+        f'{{"backend": {json.dumps(table.backend.value)},\n"machine": {json.dumps(table.machine)},'
+        f'\n"facts": {json.dumps(dict(table.facts))},\n"rows": [\n{rows}\n]}}'
+    )
+
+
+def ring_of(row: Mapping[str, float]) -> Ring:
+    """Return the ring and level of a table's row."""
+    params = CryptoParams.choose(
+        int(row["log_n"]),
+        int(row["limbs"]) - 1,
+        int(row["log_scale"]),
+        int(row["log_first"]),
+        int(row["dnum"]),
+        Security.UNCHECKED_INSECURE,
+    )
+    return Ring.at_level(params, int(row["level"]))
+
+
+def fit(backend: Backend, rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Find the prices that explain measured times best, in relative terms, none negative.
 
     Args:
-        rows: each with log_n, limbs (of fresh ciphertexts), specials, dnum, level, and the
-            milliseconds of some of the operations that `Ring.operation` knows.
+        backend: whose work the operations are.
+        rows: as in `Table`.
+
+    Returns:
+        Milliseconds per unit, by kind of work.
     """
     amounts, times = [], []
     for row in rows:
-        digit = digit_limbs(int(row["limbs"]), int(row["dnum"]))
-        ring = Ring(int(row["log_n"]), digit, int(row["specials"]), int(row["level"]) + 1)
-        for name in OPERATIONS:
-            if name in row:
-                amounts.append([getattr(ring.operation(name), f.name) for f in fields(Work)])
-                times.append(float(row[name]))
-    relative = np.asarray(amounts) / np.asarray(times)[:, None]
-    unit = np.maximum(relative.max(axis=0), 1e-300)
+        ring = ring_of(row)
+        for name in backend.measured.keys() & row.keys():
+            amounts.append(backend.measured_work(ring, name).amounts)
+            times.append(float(row[name]))
+    kinds = sorted({kind for work in amounts for kind in work})
+    matrix = np.array([[work.get(kind, 0.0) for kind in kinds] for work in amounts])
+    relative = matrix / np.asarray(times)[:, None]
+    unit = relative.max(axis=0)
     prices, _ = nnls(relative / unit, np.ones(len(times)))
-    return Work(*(prices / unit).tolist())
-
-
-OPERATIONS = (
-    "add",
-    "add_plain",
-    "add_scalar",
-    "multiply_plain",
-    "multiply_scalar",
-    "weighted_term",
-    "rescale",
-    "hoist",
-    "hoisted",
-    "extended",
-    "down",
-    "rotate",
-    "multiply",
-)
+    return dict(zip(kinds, (prices / unit).tolist(), strict=True))

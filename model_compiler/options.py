@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.errors import ParameterError
+from tacit.model_compiler.op_times import Backend
 from tacit.model_compiler.passes.approximate import DEFAULT_ACCURACY
 from tacit.params import CryptoParams
 
@@ -43,6 +44,7 @@ class CompileOptions:
         params: use these parameters (insecure ones in tests) instead of choosing.
         plans: which plans to try; those not worth having are left out, never all.
         max_key_mb: limit on the evaluation keys of the latency plan, in 10^6 bytes.
+        target: the backend whose prices choose parameters and plans; the artifact runs on either.
     """
 
     name: str = ""
@@ -57,6 +59,7 @@ class CompileOptions:
     params: CryptoParams | None = None
     plans: tuple[str, ...] = ("latency", "batch")
     max_key_mb: float | None = None
+    target: Backend = Backend.NATIVE
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.plans) - set(PLANS))

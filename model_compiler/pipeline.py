@@ -108,7 +108,8 @@ def compile_model(
         ParameterError: no secure parameters fit, or the given ones do not.
         ArtifactError: the directory cannot be written.
     """
-    state = State(model, options or CompileOptions(), reference_times())
+    chosen = options or CompileOptions()
+    state = State(model, chosen, reference_times(chosen.target))
     for index, (name, run) in enumerate(PASSES):
         if progress is not None:
             progress(name, index / len(PASSES))
@@ -269,7 +270,7 @@ def _artifact(state: State) -> Artifact:
         plans=state.plans,
         reasons=state.reasons,
         pass_seconds=state.seconds,
-        machine=state.times.machine,
+        times=state.times,
     )
     circuits = {name: plan.circuit for name, plan in state.plans.items()}
     return Artifact(signature, circuits, report)

@@ -9,6 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tacit.artifact import Artifact
+from tacit.model_compiler.report_costs import (
+    CANDIDATE_HEAD,
+    MEMORY_HEAD,
+    candidate_rows,
+    memory_rows,
+    primes_text,
+)
 from tacit.signature import Plan
 
 if TYPE_CHECKING:
@@ -91,15 +98,23 @@ def render_html(artifact: Artifact, magnitudes: Magnitudes | None = None) -> str
         head = ("function", "from", "domain", "degree", "levels", "largest error", "mean error")
         parts.append("<h2>Activations</h2>" + _table(head, activations))
     parts.append("<h2>Layers</h2>" + _layers_table(report))
-    considered = _section(report, "parameters").get("considered", ())
-    rows = [[str(line)] for line in considered]
-    parts.append("<h2>Parameters considered</h2>" + _table(("candidate",), rows))
+    parts.append("<h2>Parameters considered</h2>" + _considered(artifact))
+    memory = [list(row) for row in memory_rows(report)]
+    parts.append("<h2>Memory</h2>" + _table(MEMORY_HEAD, memory))
     body = "\n".join(parts)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>"
         f"<body>{body}</body></html>\n"
     )
+
+
+def _considered(artifact: Artifact) -> str:
+    """Show primes, the reason for the choice and the candidates."""
+    reason = str(_section(artifact.report, "parameters").get("reason", ""))
+    notes = (primes_text(artifact.signature.params), reason)
+    text = "".join(f"<p>{html.escape(note)}</p>" for note in notes if note)
+    return text + _table(CANDIDATE_HEAD, candidate_rows(artifact))
 
 
 def _plan_line(plan: Plan, facts: Facts) -> str:

@@ -1,8 +1,10 @@
-"""Queues of requests by lane: the same model, version, plan, tenant and key, never two keys.
+"""Queues of requests by lane: the same model, version, plan, tenant and key.
 
 Whatever waits in a lane when a worker comes free is joined into one job, up to a limit; nothing
-waits on purpose. The queue is bounded, every request has a deadline, and a request whose client
-went away leaves the queue, or is marked so that its worker stops at the next operation.
+waits on purpose. If `QueueLimits.owners` allows it, a job also takes what waits in lanes of other
+owners for the same model and plan, as long as these owners may share a process. The queue is
+bounded, every request has a deadline, and a request whose client went away leaves the queue, or is
+marked so that its worker stops at the next operation.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from tacit.errors import InternalError, TacitError
@@ -28,13 +30,23 @@ class QueueLimits:
 
     Attributes:
         waiting: requests that may wait, over all lanes.
-        joined: requests of one lane that may run as one job.
+        joined: requests that may run as one job.
         parallel: jobs that run at the same time.
+        owners: key owners whose requests may run as one job.
     """
 
     waiting: int = 64
     joined: int = 16
     parallel: int = 2
+    owners: int = 1
+
+
+Shared = Callable[[Lane], Hashable]
+
+
+def alone(lane: Lane) -> Hashable:
+    """Let no lane be joined with another one."""
+    return lane
 
 
 @dataclass(slots=True, eq=False)
@@ -50,9 +62,22 @@ class Batcher:
     """Feeds an executor from bounded queues; lives on one event loop."""
 
     def __init__(
-        self, executor: Executor, limits: QueueLimits, on_job: Callable[[Job], None]
+        self,
+        executor: Executor,
+        limits: QueueLimits,
+        on_job: Callable[[Job], None],
+        shared: Shared = alone,
     ) -> None:
+        """Start with empty queues.
+
+        Args:
+            executor: runs the jobs.
+            limits: of queue and jobs.
+            on_job: hears of every job that begins.
+            shared: lanes for which it gives the same may be joined.
+        """
         self._executor = executor
+        self._shared = shared
         self._limits = limits
         self._on_job = on_job
         self._slots = asyncio.Semaphore(limits.parallel)
@@ -84,7 +109,7 @@ class Batcher:
         if self.waiting >= self._limits.waiting:
             raise BusyError(f"{self.waiting} requests are waiting already: try again later")
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        item = _Waiting(Work(frames), model, time.monotonic(), 0.0, future)
+        item = _Waiting(Work(frames, lane.owner), model, time.monotonic(), 0.0, future)
         self._enqueue(lane, item)
         try:
             done, _ = await asyncio.wait({future}, timeout=seconds)
@@ -134,8 +159,27 @@ class Batcher:
                 _settle(item, StoppingError("the server shut down before this request ran"))
 
     def _next_batch(self, lane: Lane) -> list[_Waiting]:
-        queue = self._lanes[lane]
-        return [queue.popleft() for _ in range(min(len(queue), self._limits.joined))]
+        """Take what waits in a lane, then what waits in lanes that may be joined with it."""
+        batch: list[_Waiting] = []
+        if not self._lanes[lane]:
+            return batch
+        for joined in [lane, *self._others(lane)][: self._limits.owners]:
+            queue = self._lanes[joined]
+            room = self._limits.joined - len(batch)
+            batch += [queue.popleft() for _ in range(min(len(queue), room))]
+        return batch
+
+    def _others(self, lane: Lane) -> list[Lane]:
+        """Return lanes with waiting requests that may be joined, who waits longest first."""
+        if self._limits.owners == 1:
+            return []
+        group = self._shared(lane)
+        found = [
+            (queue[0].arrived, other)
+            for other, queue in self._lanes.items()
+            if queue and other != lane and self._shared(other) == group
+        ]
+        return [other for _, other in sorted(found, key=lambda pair: pair[0])]
 
     async def _run_batch(self, lane: Lane, batch: list[_Waiting]) -> None:
         job = Job(lane, batch[0].model, [item.work for item in batch])

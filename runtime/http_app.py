@@ -33,6 +33,7 @@ from tacit.runtime.warm_start import WarmStart
 _LOG = logging.getLogger("tacit.runtime.http")
 _OPEN_PATHS = ("/v2/health/live", "/v2/health/ready")
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+Status = Callable[[], dict[str, object]]
 Answering = Callable[[Request], Awaitable[Response]]
 
 
@@ -85,8 +86,15 @@ class ErrorBoundary:
 class ModelRoutes:
     """Handlers of the small KServe routes."""
 
-    def __init__(self, endpoint: Endpoint, memory: Memory, is_ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        memory: Memory,
+        is_ready: Callable[[], bool],
+        server_status: Status,
+    ) -> None:
         self._endpoint = endpoint
+        self._server_status = server_status
         self._memory = memory
         self._is_ready = is_ready
 
@@ -106,6 +114,7 @@ class ModelRoutes:
         for prefix in ("/v1/models/{model}", "/v1/models/{model}/versions/{version}"):
             get.append((f"{prefix}/signature", self.signature))
             get.append((f"{prefix}/config.pbtxt", self.model_text))
+        get.append(("/v1/status", self.server_status))
         get.append(("/metrics", self.metrics))
         routes: list[BaseRoute] = [Route(path, handler, methods=["GET"]) for path, handler in get]
         for path in ("/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer"):
@@ -166,6 +175,10 @@ class ModelRoutes:
         """Return the counters in the Prometheus text format."""
         return PlainTextResponse(self._endpoint.metrics.text())
 
+    async def server_status(self, request: Request) -> Response:
+        """Say what computes on ciphertexts and why, and what the workers hold."""
+        return JSONResponse(self._server_status())
+
     async def index(self, request: Request) -> Response:
         """List the repository."""
         fields = await self._small_json(request)
@@ -206,12 +219,13 @@ def build_application(
     tenants: Tenants,
     memory: Memory,
     is_ready: Callable[[], bool],
+    server_status: Status,
     warm_start: WarmStart,
     idle_seconds: float,
 ) -> Application:
     """Assemble the HTTP application; a body may pause for `idle_seconds`."""
     infer = InferRoute(endpoint, memory, idle_seconds, warm_start)
-    routes = ModelRoutes(endpoint, memory, is_ready).routes(infer)
+    routes = ModelRoutes(endpoint, memory, is_ready, server_status).routes(infer)
     routes += key_routes(keys, memory, idle_seconds, endpoint.audit, warm_start)
     return ErrorBoundary(Router(routes, redirect_slashes=False), tenants, endpoint.metrics)
 

@@ -10,8 +10,10 @@ from tacit.errors import UserError
 from tacit.runtime.backends.loading import BackendName
 from tacit.runtime.batcher import QueueLimits
 from tacit.runtime.endpoint import RequestLimits
+from tacit.runtime.isolation import Isolation
 from tacit.runtime.keystore import KeyLimits
 from tacit.runtime.tenants import PUBLIC
+from tacit.runtime.worker_settings import DEFAULT_JOINED, WorkerSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +21,20 @@ class WorkerLimits:
     """Bounds of the worker processes.
 
     Attributes:
-        processes: key owners that have a worker at the same time; the one unused longest goes.
+        processes: worker processes at the same time; the one unused longest goes.
         idle_seconds: a worker that did nothing for so long stops.
-        start_seconds: how long a worker may take to load keys.
+        start_seconds: how long a worker may take to load keys ahead of a request.
         grace_seconds: how long a worker may go on with an abandoned request before it is killed.
-        threads: evaluations that one worker runs at the same time; 0 divides the cores by the
-            jobs that run in parallel.
+        threads: batches that one worker evaluates at the same time; 0 takes all cores for a worker
+            that runs several jobs, and its share of them for one that runs a single one.
         warm_start: start a worker and load keys and model as soon as a key set is complete, or
             while a request still arrives, instead of when it runs.
-        backend: what computes on ciphertexts.
+        backend: what computes on ciphertexts; None for the default of this machine.
+        isolation: which key owners share a process; None for the backend's own.
+        joined: evaluations that are computed as one batch, at most.
+        key_bytes: evaluation keys that one worker holds; the owner unused longest goes.
+        constant_bytes: encoded constants of models that one worker holds.
+        memory_bytes: what one worker may allocate in all; 0 sets no limit.
     """
 
     processes: int = 4
@@ -36,11 +43,33 @@ class WorkerLimits:
     grace_seconds: float = 60.0
     threads: int = 0
     warm_start: bool = True
-    backend: BackendName = BackendName.OPENFHE
+    backend: BackendName | None = None
+    isolation: Isolation | None = None
+    joined: int = DEFAULT_JOINED
+    key_bytes: int = 4 << 30
+    constant_bytes: int = 1 << 30
+    memory_bytes: int = 0
 
-    def threads_for(self, parallel: int) -> int:
-        """Return the threads of one worker when `parallel` jobs may run: one at least."""
-        return self.threads or max(1, len(os.sched_getaffinity(0)) // parallel)
+    def threads_for(self, parallel: int, lines: int = 1) -> int:
+        """Return the threads of one worker: one at least.
+
+        Args:
+            parallel: jobs that may run at the same time, in all workers.
+            lines: how many of them may run in one worker.
+        """
+        cores = len(os.sched_getaffinity(0))
+        return self.threads or max(1, cores * lines // parallel)
+
+    def settings(self, backend: BackendName, parallel: int, lines: int) -> WorkerSettings:
+        """Return what a worker is told; see `threads_for`."""
+        return WorkerSettings(
+            backend=backend,
+            threads=self.threads_for(parallel, lines),
+            key_bytes=self.key_bytes,
+            constant_bytes=self.constant_bytes,
+            memory_bytes=self.memory_bytes,
+            joined=self.joined,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tacit.errors import TacitError
 from tacit.runtime.repository import ModelVersion
@@ -60,6 +60,13 @@ class Timing:
     encode_seconds: float = 0.0
 
 
+class Owner(NamedTuple):
+    """A key set of a tenant."""
+
+    tenant: str
+    key_id: str
+
+
 @dataclass(frozen=True, slots=True)
 class Lane:
     """Requests that may run together: same model, version, build, plan, tenant and key."""
@@ -71,22 +78,33 @@ class Lane:
     tenant: str
     key_id: str
 
+    @property
+    def owner(self) -> Owner:
+        """Whose keys are used."""
+        return Owner(self.tenant, self.key_id)
+
 
 @dataclass(slots=True, eq=False)
 class Work:
     """One request's part of a job.
 
     Attributes:
+        owner: whose keys the frames were made under.
         abandoned: set once nobody waits for the answer; executors stop at the next operation.
     """
 
     frames: Sequence[Frame]
+    owner: Owner
     abandoned: bool = field(default=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """Work of one lane, run in order by one worker."""
+    """Work for one model and plan, done by one worker.
+
+    All of it is the lane's owner's, unless the batcher was told to join owners; each work's frames
+    are only ever used with the keys of its own owner.
+    """
 
     lane: Lane
     model: ModelVersion

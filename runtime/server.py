@@ -12,7 +12,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -20,11 +20,13 @@ from typing import Any
 
 from tacit.errors import UserError
 from tacit.runtime.audit import AuditLog
+from tacit.runtime.backends.loading import BackendName, choose_backend
 from tacit.runtime.batcher import Batcher
 from tacit.runtime.bodies import Memory
 from tacit.runtime.endpoint import Endpoint, KeyFinder
 from tacit.runtime.grpc_service import Service, generic_handler
 from tacit.runtime.http_app import build_application, metrics_application
+from tacit.runtime.isolation import Isolation, choose_isolation, group_of
 from tacit.runtime.key_rules import WireKeyRules, frame_key
 from tacit.runtime.keystore import KeyStore
 from tacit.runtime.listeners import HttpListener, Ports, Tls, bind_grpc
@@ -32,7 +34,7 @@ from tacit.runtime.metrics import Metrics
 from tacit.runtime.options import ServerOptions
 from tacit.runtime.replays import Replays
 from tacit.runtime.repository import Repository
-from tacit.runtime.requests import Executor
+from tacit.runtime.requests import Executor, Lane
 from tacit.runtime.tenants import Tenants
 from tacit.runtime.warm_start import WarmStart
 from tacit.runtime.worker_process import worker_command
@@ -41,6 +43,12 @@ from tacit.runtime.workers import WorkerPool
 _LOG = logging.getLogger("tacit.runtime.server")
 _HOUSEKEEPING_SECONDS = 5.0
 _DEFAULT_OPTIONS = ServerOptions()
+_MEMORY_GAUGES = {
+    "keys": ("tacit_worker_key_bytes", "Evaluation keys in the workers' memory"),
+    "constants": ("tacit_worker_constant_bytes", "Encoded constants of models in the workers"),
+    "pool": ("tacit_worker_pool_bytes", "Arrays that the workers keep for reuse"),
+    "owners": ("tacit_worker_owners", "Key sets loaded in the workers"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +74,7 @@ class Server:
         """Open key store, token file and audit log; nothing listens yet.
 
         Raises:
-            UserError: a file cannot be read.
+            UserError: a file cannot be read, or the backend cannot be used.
         """
         self._options = options
         self._repository = repository
@@ -77,10 +85,11 @@ class Server:
         self._audit = AuditLog(options.audit_file) if options.audit_file else None
         directory = options.key_directory or repository.root / ".tacit-keys"
         self.keys = KeyStore(directory, WireKeyRules(repository), options.keys)
-        self._parallel = min(options.queue.parallel, options.workers.processes)
-        threads = options.workers.threads_for(self._parallel)
-        command = worker_command(options.workers.backend)
-        self._pool = WorkerPool(self.keys, options.workers, threads, command)
+        self.backend = choose_backend(options.workers.backend)
+        if self.backend.warning:
+            _LOG.warning("%s", self.backend.warning)
+        self._isolation = choose_isolation(options.workers.isolation, self.backend.name)
+        self._parallel, self._pool = self._build_pool()
         self._executor = replacements.executor or self._pool
         warming = options.workers.warm_start and replacements.executor is None
         self._warm_start = WarmStart(repository, self.keys, self._pool.warm if warming else None)
@@ -111,6 +120,7 @@ class Server:
             self._tenants,
             self._memory,
             self._is_ready,
+            self.status,
             self._warm_start,
             options.body_idle_seconds,
         )
@@ -146,12 +156,23 @@ class Server:
         if self._audit is not None:
             self._audit.close()
 
+    def _build_pool(self) -> tuple[int, WorkerPool]:
+        """Return how many jobs run at the same time, and where."""
+        limits, parallel = self._options.workers, self._options.queue.parallel
+        alone = self._isolation is Isolation.OWNER
+        lines = 1 if alone else parallel
+        parallel = min(parallel, limits.processes * lines)
+        settings = limits.settings(self.backend.name, parallel, lines)
+        command = worker_command(settings)
+        return parallel, WorkerPool(self.keys, limits, command, self._isolation, lines)
+
     def _build_endpoint(self) -> Endpoint:
         options = self._options
         self._batcher = Batcher(
             self._executor,
             replace(options.queue, parallel=self._parallel),
             lambda job: self.metrics.executed(job.model.name, job.model.version),
+            self._shared,
         )
         return Endpoint(
             self._repository,
@@ -169,6 +190,27 @@ class Server:
         """Process ids of the workers that run."""
         return self._pool.pids()
 
+    def key_sets_loaded(self) -> int:
+        """Key sets that the workers hold."""
+        return sum(memory.owners for memory in self._pool.memory().values())
+
+    def status(self) -> dict[str, object]:
+        """Say what computes and why, and what the workers hold."""
+        workers = [{"pid": pid, **memory.to_json()} for pid, memory in self._pool.memory().items()]
+        return {
+            "backend": self.backend.name.value,
+            "backend_reason": self.backend.reason,
+            "backend_warning": self.backend.warning,
+            "isolation": self._isolation.value,
+            "workers": workers,
+            "worker_crashes": self._pool.crashes,
+        }
+
+    def _shared(self, lane: Lane) -> Hashable:
+        """Return what lanes have in common whose requests may run as one job."""
+        group = group_of(self._isolation, lane.owner)
+        return lane.model, lane.version, lane.digest, lane.plan, group
+
     def _is_ready(self) -> bool:
         return self._ready
 
@@ -183,13 +225,25 @@ class Server:
 
     def _add_gauges(self) -> None:
         add = self.metrics.add_gauge
+        native = self.backend.name is BackendName.NATIVE
+        add("tacit_backend_native", "1: native kernels compute; 0: OpenFHE", lambda: native)
         add("tacit_workers", "Worker processes", lambda: self._pool.workers)
         add("tacit_worker_crashes", "Worker processes that died", lambda: self._pool.crashes)
+        for name in ("keys", "constants", "pool", "owners"):
+            self._add_memory_gauge(name)
         add("tacit_keys", "Complete key sets", lambda: self.keys.complete_keys)
         add("tacit_key_bytes", "Declared bytes of all keys", lambda: self.keys.stored_bytes)
         add("tacit_models", "Loaded model versions", lambda: len(self._repository.loaded()))
         add("tacit_body_bytes", "Request bodies in flight", lambda: self._memory.used_bytes)
         add("nv_inference_pending_request_count", "Waiting requests", self._waiting)
+
+    def _add_memory_gauge(self, name: str) -> None:
+        def total() -> float:
+            memories = self._pool.memory().values()
+            return float(sum(memory.to_json()[name] for memory in memories))
+
+        shown, help_text = _MEMORY_GAUGES[name]
+        self.metrics.add_gauge(shown, help_text, total)
 
     def _waiting(self) -> int:
         return self._batcher.waiting

@@ -1,7 +1,7 @@
-"""A model and one client's evaluation keys: ciphertext frames in, ciphertext frames out.
+"""A model on a backend: ciphertext frames of its key owners in, ciphertext frames out.
 
     frames --wire: every field and residue checked--> limbs --> the backend's ciphertexts
-    --circuit--> the backend's ciphertexts --> limbs --wire--> frames
+    --circuit, several evaluations at once--> the backend's ciphertexts --> limbs --wire--> frames
 
 Runs in a worker process, and in process for tests and benchmarks.
 """
@@ -9,114 +9,168 @@ Runs in a worker process, and in process for tests and benchmarks.
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
 
-from tacit import artifact, wire
+from tacit import wire
 from tacit.artifact import Artifact
-from tacit.circuit import Circuit, Node, execute
-from tacit.errors import (
-    ArtifactError,
-    CircuitError,
-    InputShapeError,
-    WireError,
+from tacit.errors import InputShapeError, OutOfMemoryError
+from tacit.runtime.backends.loading import (
+    Backend,
+    BackendName,
+    Encrypted,
+    LoadedKeys,
+    choose_backend,
+    open_backend,
 )
-from tacit.runtime.backends.loading import BackendName, LoadedKeys, load_keys
+from tacit.runtime.batch_size import BATCH_BYTES, most_in_batch
+from tacit.runtime.evaluation import Evaluation, Observe, PlanEvaluator, Progress
 from tacit.runtime.key_rules import key_expectation
-from tacit.runtime.refusals import DamagedKeysError
 from tacit.runtime.requests import Frame, Result, Timing
-from tacit.signature import Plan, TensorSpec
+from tacit.runtime.worker_settings import DEFAULT_JOINED
+from tacit.signature import TensorSpec
 
-Observe = Callable[[int, int], None]
-# The backend's ciphertext type; only the backend names it, so that nothing here imports openfhe.
-Encrypted = Any
-_MOST_SESSIONS = 8
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 def ignore_progress(done: int, total: int) -> None:
     """Observe nothing."""
 
 
-class Session:
-    """Runs one model's plans for one key owner; may be used by several threads."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """One request.
+
+    Attributes:
+        keys: of its owner.
+        frames: input ciphertexts of each evaluation in turn.
+        observe: called after each operation with (operations done, operations in all), by one
+            thread at a time; what it raises ends the request.
+    """
+
+    keys: LoadedKeys
+    frames: Sequence[Frame]
+    observe: Observe = ignore_progress
+
+
+class LoadedModel:
+    """A model whose circuits a backend has prepared; may be used by several threads."""
 
     def __init__(
-        self, model: Artifact, keys: LoadedKeys, threads: ThreadPoolExecutor | None = None
+        self,
+        model: Artifact,
+        backend: Backend,
+        joined: int = DEFAULT_JOINED,
+        batch_bytes: int = BATCH_BYTES,
     ) -> None:
-        """Bind a model to keys that `load_session_keys` loaded.
+        """Prepare every plan.
 
         Args:
             model: both halves.
-            keys: of the owner.
-            threads: run the evaluations of a request, and check and write its frames; None does
-                all in the caller's thread.
+            backend: computes.
+            joined: evaluations in one batch, at most.
+            batch_bytes: memory that one batch may take, by an estimate.
         """
-        self._model = model
-        self._keys = keys
-        self._threads = threads
-        # One evaluator per plan: plans may use the same names for different constants.
-        self._evaluators = {
-            plan.name: keys.evaluator(model.circuits[plan.name]) for plan in model.signature.plans
-        }
+        self.model = model
+        self.backend = backend
+        params = model.signature.params
+        self._plans = {}
+        for plan in model.signature.plans:
+            circuit = model.circuits[plan.name]
+            most = most_in_batch(params, circuit, joined if backend.joins else 1, batch_bytes)
+            bound = backend.bind(params, circuit)
+            self._plans[plan.name] = PlanEvaluator(plan, circuit, backend, bound, most)
 
-    @classmethod
-    def open(
-        cls,
-        model: Artifact,
-        key_frames: Sequence[Frame],
-        threads: ThreadPoolExecutor | None = None,
-        backend: BackendName = BackendName.OPENFHE,
-    ) -> Session:
-        """Check key frames, load them into a backend and bind them to a model.
+    def most_in_batch(self, plan: str) -> int:
+        """Return how many evaluations of a plan are computed at once."""
+        return self._plans[plan].most
 
-        Raises:
-            WireError: a frame is not a key of this model.
-        """
-        return cls(model, load_session_keys(model, key_frames, backend), threads)
-
-    def run(self, plan: str, frames: Sequence[Frame], observe: Observe = ignore_progress) -> Result:
-        """Answer one request of one or more evaluations.
-
-        Args:
-            plan: name of the plan.
-            frames: input ciphertexts of each evaluation in turn.
-            observe: called after each operation with (operations done, operations in all), by one
-                thread at a time; what it raises stops the request.
-
-        Returns:
-            Output frames of each evaluation in turn, and seconds spent.
+    def evaluations(self, plan: str, frames: Sequence[Frame]) -> int:
+        """Count the evaluations that frames fill.
 
         Raises:
             InputShapeError: frames do not fill whole evaluations.
-            WireError: a frame is damaged or does not belong here.
-            InternalError: the circuit or the backend failed.
         """
-        chosen = self._model.signature.plan(plan)
-        circuit = self._model.circuits[plan]
-        specs = [spec for spec in chosen.inputs for _ in range(spec.layout.ciphertexts)]
-        if not frames or len(frames) % len(specs):
+        inputs = len(self._plans[plan].circuit.inputs)
+        if not frames or len(frames) % inputs:
             raise InputShapeError(
-                f"plan {plan!r} takes {len(specs)} ciphertexts per evaluation, got {len(frames)}"
+                f"plan {plan!r} takes {inputs} ciphertexts per evaluation, got {len(frames)}"
             )
-        evaluations = len(frames) // len(specs)
-        progress = _Progress(observe, evaluations * len(circuit.nodes))
-        clock = _Clock()
-        each = map if self._threads is None else self._threads.map
-        inputs = list(each(self._decode, frames, specs * evaluations))
-        clock.lap()
-        outputs = self._evaluate_all(chosen, circuit, inputs, progress)
-        clock.lap()
-        answers = list(each(self._encode, outputs))
-        clock.lap()
-        return Result(answers, Timing(*clock.laps))
+        return len(frames) // inputs
 
-    def _decode(self, frame: Frame, spec: TensorSpec) -> Encrypted:
-        params = self._model.signature.params
+    def run(
+        self, plan: str, asked: Sequence[Asked], threads: ThreadPoolExecutor | None = None
+    ) -> list[Result | Exception]:
+        """Answer requests of one owner or several, all evaluations together.
+
+        Args:
+            plan: name of the plan.
+            asked: the requests.
+            threads: run the batches, and check and write the frames; None does all in the
+                caller's thread.
+
+        Returns:
+            For each request its output frames, evaluation after evaluation, with the seconds spent
+            on all of them together; or the error that ended it.
+        """
+        clock = _Clock()
+        opened = [self._open(plan, request, threads) for request in asked]
+        clock.lap()
+        evaluations = [e for found in opened if isinstance(found, list) for e in found]
+        self._plans[plan].run(evaluations, threads)
+        clock.lap()
+        answers = [self._close(found, threads) for found in opened]
+        clock.lap()
+        timing = Timing(*clock.laps)
+        return [a if isinstance(a, Exception) else Result(a, timing) for a in answers]
+
+    def _open(
+        self, plan: str, request: Asked, threads: ThreadPoolExecutor | None
+    ) -> list[Evaluation] | Exception:
+        """Read the frames of a request, or say what is wrong with them."""
+        circuit = self._plans[plan].circuit
+        try:
+            count = self.evaluations(plan, request.frames)
+            specs = self._specs(plan) * count
+            inputs = _each(threads, request.keys, self._decode, request.frames, specs)
+        except MemoryError:
+            return OutOfMemoryError(
+                "the server ran out of memory while it read the ciphertexts: try again later, or "
+                "ask for less at once"
+            )
+        except Exception as error:
+            return error
+        progress = Progress(request.observe, count * len(circuit.nodes))
+        size = len(circuit.inputs)
+        groups = (inputs[start : start + size] for start in range(0, len(inputs), size))
+        return [Evaluation(request.keys, group, progress) for group in groups]
+
+    def _specs(self, plan: str) -> list[TensorSpec]:
+        inputs = self.model.signature.plan(plan).inputs
+        return [spec for spec in inputs for _ in range(spec.layout.ciphertexts)]
+
+    def _close(
+        self, found: list[Evaluation] | Exception, threads: ThreadPoolExecutor | None
+    ) -> Sequence[Frame] | Exception:
+        """Write the answers of a request."""
+        if isinstance(found, Exception):
+            return found
+        if found[0].progress.error is not None:
+            return found[0].progress.error
+        outputs = [output for evaluation in found for output in evaluation.outputs]
+        try:
+            return _each(threads, found[0].keys, self._encode, outputs, outputs)
+        except MemoryError:
+            return OutOfMemoryError("the server ran out of memory while it wrote the answer")
+        except Exception as error:
+            return error
+
+    def _decode(self, keys: LoadedKeys, frame: Frame, spec: TensorSpec) -> Encrypted:
+        params = self.model.signature.params
         expected = wire.CiphertextExpectation(
             params.digest,
             params.log_n,
@@ -125,168 +179,116 @@ class Session:
             frozenset({spec.level}),
             (spec.degree,),
             slots=params.slots,
-            key_id=self._keys.key_id,
+            key_id=keys.key_id,
         )
-        return self._keys.ciphertext(wire.decode_ciphertext(frame, expected))
+        return keys.ciphertext(wire.decode_ciphertext(frame, expected))
 
-    def _evaluate_all(
-        self, plan: Plan, circuit: Circuit, inputs: Sequence[Encrypted], progress: _Progress
-    ) -> list[Encrypted]:
-        """Run every evaluation, on the threads if there are some; the first error stops all."""
-        groups = list(_groups(inputs, len(circuit.inputs)))
-        if self._threads is None or len(groups) == 1:
-            return [o for values in groups for o in self._evaluate(plan, circuit, values, progress)]
-        futures = [
-            self._threads.submit(self._evaluate, plan, circuit, values, progress)
-            for values in groups
-        ]
-        try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-        finally:
-            progress.stop()
-            _settle(futures)
-        return [output for future in futures for output in future.result()]
-
-    def _evaluate(
-        self,
-        plan: Plan,
-        circuit: Circuit,
-        inputs: Sequence[Encrypted],
-        progress: _Progress,
-    ) -> list[Encrypted]:
-        evaluator = self._evaluators[plan.name]
-        outputs = execute(circuit, inputs, evaluator, progress.after_node)
-        specs = [spec for spec in plan.outputs for _ in range(spec.layout.ciphertexts)]
-        for output, spec in zip(outputs, specs, strict=True):
-            found = evaluator.type_of(output)
-            if (found.level, found.degree) != (spec.level, spec.degree):
-                raise CircuitError(
-                    f"output {spec.name!r}: level {spec.level}, degree {spec.degree} promised, "
-                    f"got level {found.level}, degree {found.degree}"
-                )
-        return outputs
-
-    def _encode(self, output: Encrypted) -> bytes:
-        return wire.encode_ciphertext(
-            self._keys.frame(output), self._model.signature.params.moduli, wire.Packing.RAW
-        )
+    def _encode(self, keys: LoadedKeys, output: Encrypted, _: Encrypted) -> bytes:
+        moduli = self.model.signature.params.moduli
+        return wire.encode_ciphertext(keys.frame(output), moduli, wire.Packing.RAW)
 
 
-class KeyedSessions:
-    """The engine of a worker process: one key set, and a session for each model it is used with.
-
-    May be used by several threads; all evaluations share one set of threads.
-    """
+class Session:
+    """Runs one model's plans for one key owner; may be used by several threads."""
 
     def __init__(
-        self,
-        key_id: str,
-        key_frames: Sequence[Frame],
-        threads: int = 1,
-        backend: BackendName = BackendName.OPENFHE,
+        self, loaded: LoadedModel, keys: LoadedKeys, threads: ThreadPoolExecutor | None = None
     ) -> None:
-        self._key_id = key_id
-        self._backend = backend
-        self._key_frames = key_frames
-        self._lock = threading.Lock()
-        self._threads = ThreadPoolExecutor(threads, "tacit-evaluate") if threads > 1 else None
-        self._keys: LoadedKeys | None = None
-        self._sessions: OrderedDict[tuple[Path, str], Session] = OrderedDict()
+        """Bind a model to keys; see `open` for the usual way.
+
+        Args:
+            loaded: the model.
+            keys: of the owner, from the same backend.
+            threads: see `LoadedModel.run`.
+        """
+        self._loaded = loaded
+        self._keys = keys
+        self._threads = threads
 
     @classmethod
     def open(
         cls,
-        key_id: str,
+        model: Artifact,
         key_frames: Sequence[Frame],
-        threads: int = 1,
-        backend: BackendName = BackendName.OPENFHE,
-    ) -> KeyedSessions:
-        """Take key frames; they are checked and loaded with the first model."""
-        return cls(key_id, key_frames, threads, backend)
+        threads: ThreadPoolExecutor | None = None,
+        backend: BackendName | None = None,
+        joined: int = DEFAULT_JOINED,
+    ) -> Session:
+        """Check key frames, load them into a backend and bind them to a model.
 
-    def prepare(self, directory: Path, digest: str) -> None:
-        """Load keys and a model; see `tacit.runtime.worker.Engine`."""
-        self._session(directory, digest)
+        Args:
+            model: both halves.
+            key_frames: all that the model needs.
+            threads: see `LoadedModel.run`.
+            backend: None takes the default of this machine, see `choose_backend`.
+            joined: evaluations in one batch, at most.
 
-    def run(
-        self, directory: Path, digest: str, plan: str, frames: Sequence[Frame], observe: Observe
-    ) -> Result:
-        """Answer one request; see `tacit.runtime.worker.Engine`."""
-        return self._session(directory, digest).run(plan, frames, observe)
+        Raises:
+            WireError: a frame is not a key of this model.
+            UnusableEnvironmentError: the backend cannot be used here.
+        """
+        opened = open_backend(choose_backend(backend).name)
+        keys = load_session_keys(opened, model, key_frames)
+        return cls(LoadedModel(model, opened, joined), keys, threads)
 
-    def _session(self, directory: Path, digest: str) -> Session:
-        with self._lock:
-            if (directory, digest) not in self._sessions:
-                self._sessions[directory, digest] = self._open_session(directory, digest)
-                if len(self._sessions) > _MOST_SESSIONS:
-                    self._sessions.popitem(last=False)
-            self._sessions.move_to_end((directory, digest))
-            return self._sessions[directory, digest]
+    def with_threads(self, threads: ThreadPoolExecutor | None) -> Session:
+        """Return the same session on other threads."""
+        return Session(self._loaded, self._keys, threads)
 
-    def _open_session(self, directory: Path, digest: str) -> Session:
-        model = artifact.load(directory)
-        if model.signature.private_digest != digest:
-            raise ArtifactError("the model changed on disk: load it again in the repository")
-        if self._keys is None:
-            self._keys = self._load(model)
-            self._key_frames = ()
-        return Session(model, self._keys, self._threads)
+    def run(self, plan: str, frames: Sequence[Frame], observe: Observe = ignore_progress) -> Result:
+        """Answer one request of one or more evaluations.
 
-    def _load(self, model: Artifact) -> LoadedKeys:
-        try:
-            keys = load_session_keys(model, self._key_frames, self._backend)
-        except WireError as error:  # they were checked when they came
-            raise DamagedKeysError("a stored evaluation key is damaged") from error
-        if keys.key_id.hex() != self._key_id:
-            raise DamagedKeysError("the stored evaluation keys are not those of this key id")
-        return keys
+        Args:
+            plan: name of the plan.
+            frames: input ciphertexts of each evaluation in turn.
+            observe: see `Asked`.
+
+        Returns:
+            Output frames of each evaluation in turn, and seconds spent.
+
+        Raises:
+            InputShapeError: frames do not fill whole evaluations.
+            WireError: a frame is damaged or does not belong here.
+            OutOfMemoryError: memory ran out.
+            InternalError: the circuit or the backend failed.
+        """
+        (result,) = self._loaded.run(plan, [Asked(self._keys, frames, observe)], self._threads)
+        if isinstance(result, Exception):
+            raise result
+        return result
 
 
-def load_session_keys(
-    model: Artifact, key_frames: Sequence[Frame], backend: BackendName = BackendName.OPENFHE
-) -> LoadedKeys:
+def load_session_keys(backend: Backend, model: Artifact, key_frames: Iterable[Frame]) -> LoadedKeys:
     """Check key frames and load them into a backend.
 
     Raises:
         WireError: a frame is not a key of this model.
     """
     signature = model.signature
-    digests = [hashlib.sha256(frame).digest() for frame in key_frames]
+    frames = list(key_frames)
+    digests = [hashlib.sha256(frame).digest() for frame in frames]
     key_id = wire.key_id(signature.params.digest, digests)
     expected = key_expectation(signature)
 
     def keys() -> Iterator[wire.EvaluationKey]:
-        for frame in key_frames:
+        for frame in frames:
             yield wire.decode_evaluation_key(frame, expected)
 
-    return load_keys(backend, signature.params, key_id, keys())
+    return backend.load_keys(signature.params, key_id, keys())
 
 
-class _StoppedError(Exception):
-    """Another evaluation of the request failed."""
-
-
-class _Progress:
-    def __init__(self, observe: Observe, total: int) -> None:
-        self._observe = observe
-        self._total = total
-        self._done = 0
-        self._stopped = False
-        self._lock = threading.Lock()
-
-    def after_node(self, index: int, node: Node, outputs: Sequence[object]) -> None:
-        with self._lock:
-            if self._stopped:
-                raise _StoppedError
-            self._done += 1
-            self._stopped = True  # should the observer raise
-            self._observe(self._done, self._total)
-            self._stopped = False
-
-    def stop(self) -> None:
-        """Stop evaluations that still run at their next operation."""
-        with self._lock:
-            self._stopped = True
+def _each(
+    threads: ThreadPoolExecutor | None,
+    keys: LoadedKeys,
+    function: Callable[[LoadedKeys, A, B], Encrypted],
+    first: Sequence[A],
+    second: Sequence[B],
+) -> list[Encrypted]:
+    """Call a function for each pair, on the threads if there are some."""
+    owners = [keys] * len(first)
+    if threads is None or len(first) == 1:
+        return list(map(function, owners, first, second))
+    return list(threads.map(function, owners, first, second))
 
 
 class _Clock:
@@ -298,19 +300,3 @@ class _Clock:
         now = time.perf_counter()
         self.laps.append(now - self._last)
         self._last = now
-
-
-def _groups(values: Sequence[Encrypted], size: int) -> Iterator[Sequence[Encrypted]]:
-    for start in range(0, len(values), size):
-        yield values[start : start + size]
-
-
-def _settle(futures: Sequence[Future[list[Encrypted]]]) -> None:
-    """Wait until nothing runs any more, and raise the first error that stopped it."""
-    for future in futures:
-        future.cancel()
-    wait(futures)
-    errors = [future.exception() for future in futures if not future.cancelled()]
-    for error in errors:
-        if error is not None and not isinstance(error, _StoppedError):
-            raise error

@@ -1,194 +1,250 @@
-"""The worker process of one key owner: `python -m tacit.runtime.worker <descriptor>`.
+"""A worker process: `python -m tacit.runtime.worker <settings> <descriptors>`.
 
-It holds one key set and runs circuits for it, several requests at the same time if it has the
-threads. Messages come over the socket with the given descriptor:
+It holds evaluation keys and models, and runs circuits. Each descriptor is one line, a socket over
+which one job at a time comes; the lines of a process share its keys, models and threads. Messages:
 
-    {"open": [paths of key frames], "key_id": …, "threads": n}   once; {"ready": true} comes back
-    {"prepare": [[directory, digest], …]}                        {"ready": true} comes back
-    {"run": directory, "plan": name, …} + block                  one message per request, in order
+    {"prepare": [[directory, digest], …]} + block       {"ready": true} comes back
+    {"forget": [tenant, key id]}                        {"ready": true} comes back
+    {"run": directory, "digest": …, "plan": …} + block  {"begin": [indices]} before some requests
+                                                        run, and one message per request, with its
+                                                        index, as soon as it has an answer
 
-If this process dies, the first request without an answer is lost; the server starts another
-process for the others.
+Blocks name the key owners and where their frames lie, so that a worker loads the keys it does not
+hold (any more) by itself. If this process dies, what had begun and has no answer is in doubt; the
+server starts another process.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import resource
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from tacit.errors import InternalError, TacitError
 from tacit.runtime.blocks import Block
 from tacit.runtime.channel import Channel
-from tacit.runtime.key_rules import mapped
-from tacit.runtime.refusals import AbandonedError, DamagedKeysError
-from tacit.runtime.requests import Frame, Result
+from tacit.runtime.refusals import AbandonedError
+from tacit.runtime.requests import Frame, Owner, Result
 from tacit.runtime.statuses import code_of
+from tacit.runtime.worker_settings import WorkerMemory, WorkerSettings
 
 Observe = Callable[[int, int], None]
 
 
-class Engine(Protocol):
-    """What a worker runs requests on: `Session`s, or an echo in tests; used by several threads."""
+@dataclass(frozen=True, slots=True)
+class ModelPlace:
+    """Where an artifact lies, and the digest of its private half as the server knows it."""
 
-    def prepare(self, directory: Path, digest: str) -> None:
+    directory: Path
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPlace:
+    """An owner, and where its key frames lie."""
+
+    owner: Owner
+    frames: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """One request of a job.
+
+    Attributes:
+        keys: of its owner.
+        frames: input ciphertexts, evaluation after evaluation.
+        observe: called with (operations done, operations in all) between operations; raises
+            `AbandonedError` once nobody waits for the answer.
+    """
+
+    keys: KeyPlace
+    frames: Sequence[Frame]
+    observe: Observe
+
+
+Begin = Callable[[Sequence[int]], None]
+Answer = Callable[[int, Result | Exception], None]
+
+
+class Engine(Protocol):
+    """What a worker runs requests on; several threads use it at the same time."""
+
+    def prepare(self, model: ModelPlace, keys: KeyPlace) -> None:
         """Load keys and a model ahead of the first request.
 
         Raises:
-            TacitError: as in `run`.
+            TacitError: they are damaged or do not fit.
         """
         ...
 
     def run(
-        self, directory: Path, digest: str, plan: str, frames: Sequence[Frame], observe: Observe
-    ) -> Result:
-        """Answer one request.
+        self,
+        model: ModelPlace,
+        plan: str,
+        requests: Sequence[Request],
+        begin: Begin,
+        answer: Answer,
+    ) -> None:
+        """Answer the requests of a job.
 
         Args:
-            directory: of the artifact.
-            digest: of its private half, as the server knows it.
+            model: which model.
             plan: name of the plan.
-            frames: input ciphertexts, evaluation after evaluation.
-            observe: called with (operations done, operations in all) between operations.
-
-        Raises:
-            TacitError: the request or our circuit is at fault.
+            requests: of one owner or several.
+            begin: called with the indices of requests before they run.
+            answer: called once per request with its index; from one thread at a time.
         """
         ...
 
+    def forget(self, owner: Owner) -> None:
+        """Drop the keys of an owner, if they are loaded."""
+        ...
 
-# Makes an engine from a key id, the bytes of the key frames, and a number of threads.
-OpenEngine = Callable[[str, Sequence[memoryview], int], Engine]
+    def memory(self) -> WorkerMemory:
+        """Count what is held."""
+        ...
 
 
-def main(descriptor: int, open_engine: OpenEngine) -> None:
-    """Serve one socket, whose descriptor was inherited, until its other end closes."""
+def main(descriptors: Sequence[int], engine: Engine) -> None:
+    """Serve sockets whose descriptors were inherited, until their other ends close."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    channel = Channel(socket.socket(fileno=descriptor))
-    with contextlib.suppress(ConnectionError):  # nobody listens any more: stop quietly
-        _serve(channel, open_engine)
+    channels = [Channel(socket.socket(fileno=descriptor)) for descriptor in descriptors]
+    others = [
+        threading.Thread(target=_serve_or_die, args=(channel, engine), name="tacit-line")
+        for channel in channels[1:]
+    ]
+    for thread in others:
+        thread.start()
+    _serve_or_die(channels[0], engine)
+    for thread in others:
+        thread.join()
 
 
-def _serve(channel: Channel, open_engine: OpenEngine) -> None:
-    engine: Engine | None = None
-    threads = 1
+def descriptors_of(text: str) -> list[int]:
+    """Read the last word of a worker's command line."""
+    return [int(word) for word in text.split(",")]
+
+
+def _serve_or_die(channel: Channel, engine: Engine) -> None:
+    """Serve one line; a bug on one line must not leave the server waiting for it."""
+    try:
+        with contextlib.suppress(ConnectionError):  # nobody listens any more: stop quietly
+            _serve(channel, engine)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(70)
+
+
+def _serve(channel: Channel, engine: Engine) -> None:
     while (received := channel.receive(None)) is not None:
-        message, block = received
-        if "open" in message:
-            threads = int(str(message["threads"]))
-            engine = _open(channel, open_engine, message, threads)
-        elif engine is not None and "prepare" in message:
-            _prepare(channel, engine, _list(message["prepare"]))
-        elif engine is not None and block >= 0:
-            _run(channel, engine, message, Block.open(block), threads)
+        message, descriptor = received
+        block = Block.open(descriptor) if descriptor >= 0 else None
+        if "forget" in message:
+            engine.forget(Owner(*(str(word) for word in _list(message["forget"]))))
+            _ready(channel, engine)
+        elif block is not None and "prepare" in message:
+            _prepare(channel, engine, _list(message["prepare"]), block)
+        elif block is not None:
+            _run(channel, engine, message, block)
 
 
-def _open(
-    channel: Channel, open_engine: OpenEngine, message: Mapping[str, object], threads: int
-) -> Engine | None:
+def _prepare(channel: Channel, engine: Engine, models: Sequence[object], block: Block) -> None:
     try:
-        frames = _mapped(_list(message["open"]))
-        engine = open_engine(str(message["key_id"]), frames, threads)
-    except Exception as error:
-        channel.send(_failure(error))
-        return None
-    channel.send({"ready": True})
-    return engine
-
-
-def _mapped(paths: Sequence[object]) -> list[memoryview]:
-    try:
-        return [mapped(Path(str(path))) for path in paths]
-    except (OSError, ValueError) as error:  # gone, unreadable or empty
-        raise DamagedKeysError("a stored evaluation key cannot be read") from error
-
-
-def _prepare(channel: Channel, engine: Engine, models: Sequence[object]) -> None:
-    try:
+        keys = _owners(block.read()[0])
         for model in models:
             directory, digest = _list(model)
-            engine.prepare(Path(str(directory)), str(digest))
+            for place in keys:
+                engine.prepare(ModelPlace(Path(str(directory)), str(digest)), place)
     except Exception as error:
         channel.send(_failure(error))
         return
-    channel.send({"ready": True})
+    _ready(channel, engine)
 
 
-def _run(
-    channel: Channel, engine: Engine, message: Mapping[str, object], block: Block, threads: int
-) -> None:
+def _ready(channel: Channel, engine: Engine) -> None:
+    channel.send({"ready": True, "memory": engine.memory().to_json()})
+
+
+def _run(channel: Channel, engine: Engine, message: Mapping[str, object], block: Block) -> None:
+    requests = _requests(block)
+    model = ModelPlace(Path(str(message["run"])), str(message["digest"]))
+    unanswered = set(range(len(requests)))
+
+    def begin(indices: Sequence[int]) -> None:
+        channel.send({"begin": list(indices)})
+
+    def answer(index: int, result: Result | Exception) -> None:
+        unanswered.discard(index)
+        _send(channel, index, result, engine.memory())
+
+    try:
+        engine.run(model, str(message["plan"]), requests, begin, answer)
+    except ConnectionError:
+        raise
+    except Exception as error:
+        for index in sorted(unanswered):
+            answer(index, error)
+
+
+def _requests(block: Block) -> list[Request]:
     header, frames = block.read()
-    parts = list(_parts(frames, _list(header["counts"])))
-
-    def answer(index: int) -> Result | Exception:
-        try:
-            return _answer(engine, message, parts[index], block, index)
-        except Exception as error:
-            return error
-
-    if min(threads, len(parts)) == 1:  # each answer leaves before the next request begins
-        for index in range(len(parts)):
-            _send(channel, index, answer(index))
-        return
-    with _threads(threads) as pool:
-        for index, result in enumerate(pool.map(answer, range(len(parts)))):
-            _send(channel, index, result)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Give a pool that does not begin what waits in it once nobody listens any more."""
-    pool = ThreadPoolExecutor(count, "tacit-request")
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _parts(frames: Sequence[memoryview], counts: Sequence[object]) -> Iterator[list[memoryview]]:
+    owners = _owners(header)
+    requests = []
     start = 0
-    for count in counts:
+    counts, owner_of = _list(header["counts"]), _list(header["owner_of"])
+    for index, (count, owner) in enumerate(zip(counts, owner_of, strict=True)):
         assert isinstance(count, int)
-        yield list(frames[start : start + count])
+        assert isinstance(owner, int)
+        observe = _observer(block, index)
+        requests.append(Request(owners[owner], frames[start : start + count], observe))
         start += count
+    return requests
 
 
-def _send(channel: Channel, index: int, result: Result | Exception) -> None:
-    if isinstance(result, Exception):
-        channel.send(_failure(result) | {"index": index})
-        return
-    timing = result.timing
-    seconds = [timing.decode_seconds, timing.evaluate_seconds, timing.encode_seconds]
-    answer = Block.create({}, result.frames)
-    try:
-        channel.send({"index": index, "seconds": seconds}, answer.descriptor)
-    finally:
-        answer.close()
-
-
-def _answer(
-    engine: Engine,
-    message: Mapping[str, object],
-    frames: Sequence[Frame],
-    block: Block,
-    index: int,
-) -> Result:
+def _observer(block: Block, index: int) -> Observe:
     def observe(done: int, total: int) -> None:
         block.report(done, total)
         if block.is_abandoned(index):
             raise AbandonedError("the client went away while its request ran")
 
-    observe(0, 0)
-    directory, plan = Path(str(message["run"])), str(message["plan"])
-    return engine.run(directory, str(message["digest"]), plan, frames, observe)
+    return observe
+
+
+def _owners(header: Mapping[str, object]) -> list[KeyPlace]:
+    places = []
+    for entry in _list(header["owners"]):
+        tenant, key_id, paths = _list(entry)
+        frames = tuple(Path(str(path)) for path in _list(paths))
+        places.append(KeyPlace(Owner(str(tenant), str(key_id)), frames))
+    return places
+
+
+def _send(channel: Channel, index: int, result: Result | Exception, memory: WorkerMemory) -> None:
+    fields: dict[str, object] = {"index": index, "memory": memory.to_json()}
+    if isinstance(result, Exception):
+        channel.send(_failure(result) | fields)
+        return
+    timing = result.timing
+    seconds = [timing.decode_seconds, timing.evaluate_seconds, timing.encode_seconds]
+    try:
+        block = Block.create({}, result.frames)
+    except TacitError as error:
+        channel.send(_failure(error) | fields)
+        return
+    try:
+        channel.send({**fields, "seconds": seconds}, block.descriptor)
+    finally:
+        block.close()
 
 
 def _failure(error: Exception) -> dict[str, object]:
@@ -202,11 +258,18 @@ def _list(value: object) -> list[object]:
     return value
 
 
+def _limit_memory(memory_bytes: int) -> None:
+    """Let allocations beyond a limit fail, so that they end one request and not the process."""
+    if memory_bytes:
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, hard))
+
+
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from tacit.runtime.backends.loading import BackendName
-    from tacit.runtime.session import KeyedSessions
+    from tacit.runtime.worker_engine import WorkerEngine
 
-    chosen = BackendName(sys.argv[1])
-    main(int(sys.argv[2]), functools.partial(KeyedSessions.open, backend=chosen))
+    chosen = WorkerSettings.from_text(sys.argv[1])
+    _limit_memory(chosen.memory_bytes)
+    main(descriptors_of(sys.argv[2]), WorkerEngine(chosen))

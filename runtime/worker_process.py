@@ -8,43 +8,74 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tacit.errors import InternalError, TacitError, WorkerCrashError
-from tacit.runtime.backends.loading import BackendName
 from tacit.runtime.blocks import Block
 from tacit.runtime.channel import Channel
 from tacit.runtime.repository import ModelVersion
-from tacit.runtime.requests import Job, Result, Timing, Work
+from tacit.runtime.requests import Job, Owner, Result, Timing, Work
 from tacit.runtime.statuses import error_from
+from tacit.runtime.worker_settings import WorkerMemory, WorkerSettings
 
-COMMAND = (sys.executable, "-m", "tacit.runtime.worker", BackendName.OPENFHE.value)
-
-
-def worker_command(backend: BackendName) -> tuple[str, ...]:
-    """Return what starts a worker on a backend; the socket's descriptor is to be appended."""
-    return (*COMMAND[:-1], backend.value)
-
-
+KeyPaths = Mapping[Owner, Sequence[Path]]
 _POLL_SECONDS = 0.02
 
 
-class WorkerProcess:
-    """One worker; methods block, and are called by one thread at a time."""
+def worker_command(settings: WorkerSettings) -> tuple[str, ...]:
+    """Return what starts a worker; the sockets' descriptors are to be appended."""
+    return (sys.executable, "-m", "tacit.runtime.worker", settings.to_text())
 
-    def __init__(self, command: Sequence[str] = COMMAND) -> None:
-        """Start the process; it does not hold keys yet."""
-        ours, theirs = Channel.pair()
-        with theirs:
+
+@dataclass(slots=True)
+class Attempt:
+    """What came of running requests of a job once.
+
+    Attributes:
+        results: by index of the request.
+        running: requests that had begun and have no answer.
+        ending: how the process died; empty if it lives.
+        alone: whether nothing else ran in the process when it died.
+    """
+
+    results: dict[int, Result | TacitError] = field(default_factory=dict)
+    running: set[int] = field(default_factory=set)
+    ending: str = ""
+    alone: bool = False
+
+
+class WorkerProcess:
+    """One worker; its lines may be used at the same time, each by one thread."""
+
+    def __init__(self, command: Sequence[str], lines: int = 1) -> None:
+        """Start the process.
+
+        Args:
+            command: the last argument, the descriptors, is appended.
+            lines: jobs that it may run at the same time.
+        """
+        pairs = [Channel.pair() for _ in range(lines)]
+        theirs = [pair[1] for pair in pairs]
+        descriptors = [end.fileno() for end in theirs]
+        try:
             self._process = subprocess.Popen(
-                [*command, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [*command, ",".join(str(descriptor) for descriptor in descriptors)],
+                pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env=_environment(),
                 start_new_session=True,
             )
-        self._channel = Channel(ours)
+        finally:
+            for end in theirs:
+                end.close()
+        self._free = [Line(self, Channel(ours)) for ours, _ in pairs]
+        self._lines = lines
+        self._closed = False
+        self.memory = WorkerMemory()
+        # Lines that were in use when it was found dead.
+        self.crowd = 0
 
     @property
     def pid(self) -> int:
@@ -56,17 +87,57 @@ class WorkerProcess:
         """Whether the process runs."""
         return self._process.poll() is None
 
-    def open(self, key_id: str, key_frames: Sequence[Path], threads: int, seconds: float) -> None:
-        """Give it its keys, and the number of its threads.
+    @property
+    def lines_in_use(self) -> int:
+        """Lines taken and not given back."""
+        return self._lines - len(self._free)
 
-        Raises:
-            WorkerCrashError: it died or took longer than `seconds`.
-            TacitError: what it found wrong with the keys.
-        """
-        paths = [str(path) for path in key_frames]
-        self._ask({"open": paths, "key_id": key_id, "threads": threads}, seconds)
+    def take_line(self) -> Line:
+        """Take a free line; there must be one. Called by one thread."""
+        return self._free.pop()
 
-    def prepare(self, models: Sequence[ModelVersion], seconds: float) -> None:
+    def give_back(self, line: Line) -> None:
+        """Give a line back. Called by the thread that takes them."""
+        if self._closed:
+            line.close()
+        else:
+            self._free.append(line)
+
+    def close(self) -> None:
+        """Close the lines, each once it is free, which lets the process end by itself."""
+        self._closed = True
+        for line in self._free:
+            line.close()
+        self._free.clear()
+
+    def kill(self) -> None:
+        """End the process at once; lines in use notice it."""
+        self._process.kill()
+        self._process.wait()
+
+    def wait(self, seconds: float) -> None:
+        """Wait for the end of a closed process, and kill it if that does not come."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def ending(self) -> str:
+        """Say how the process ended."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(1.0)
+        code = self._process.poll()
+        return f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
+
+
+class Line:
+    """One line to a worker: one job, or one question, at a time; methods block."""
+
+    def __init__(self, process: WorkerProcess, channel: Channel) -> None:
+        self._process = process
+        self._channel = channel
+
+    def prepare(self, keys: KeyPaths, models: Sequence[ModelVersion], seconds: float) -> None:
         """Let it load keys and models ahead of the first request.
 
         Raises:
@@ -74,90 +145,124 @@ class WorkerProcess:
             TacitError: what it found wrong with keys or models.
         """
         pairs = [[str(model.directory), model.signature.private_digest] for model in models]
-        self._ask({"prepare": pairs}, seconds)
-
-    def _ask(self, message: Mapping[str, object], seconds: float) -> None:
+        block = Block.create({"owners": _owners(keys)}, [])
         try:
-            self._channel.send(message)
+            self._ask({"prepare": pairs}, seconds, block.descriptor)
+        finally:
+            block.close()
+
+    def forget(self, owner: Owner, seconds: float) -> None:
+        """Let it drop an owner's keys.
+
+        Raises:
+            WorkerCrashError: it died or took longer than `seconds`.
+        """
+        self._ask({"forget": list(owner)}, seconds)
+
+    def run(self, job: Job, indices: Sequence[int], keys: KeyPaths, grace: float) -> Attempt:
+        """Run some requests of a job.
+
+        Args:
+            job: what to run.
+            indices: which of its work.
+            keys: where the keys of these owners lie.
+            grace: seconds it may go on after nobody waits for any of it; then it is killed.
+        """
+        work = [job.work[index] for index in indices]
+        owners = list(keys)
+        header = {
+            "counts": [len(part.frames) for part in work],
+            "owners": _owners(keys),
+            "owner_of": [owners.index(part.owner) for part in work],
+        }
+        lane = job.lane
+        message = {"run": str(job.model.directory), "digest": lane.digest, "plan": lane.plan}
+        attempt = Attempt()
+        try:
+            block = Block.create(header, [frame for part in work for frame in part.frames])
+        except TacitError as error:
+            attempt.results = dict.fromkeys(indices, error)
+            return attempt
+        try:
+            with contextlib.suppress(OSError):  # a dead worker is noticed by `receive`
+                self._channel.send(message, block.descriptor)
+            while len(attempt.results) < len(work) and not attempt.ending:
+                self._next(work, indices, block, grace, attempt)
+        finally:
+            block.close()
+        return attempt
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._channel.close()
+
+    def _ask(self, message: Mapping[str, object], seconds: float, descriptor: int = -1) -> None:
+        try:
+            self._channel.send(message, descriptor)
             received = self._channel.receive(seconds)
         except TimeoutError as error:
-            self.kill()
+            self._process.kill()
             raise WorkerCrashError(f"a worker did not load its keys in {seconds:g} s") from error
         except OSError as error:
             raise WorkerCrashError("a worker process died while it started") from error
         if received is None:
-            raise WorkerCrashError(f"a worker died while it loaded its keys ({self._ending()})")
+            ending = self._process.ending()
+            raise WorkerCrashError(f"a worker died while it loaded its keys ({ending})")
         if "error" in received[0]:
             raise error_from(str(received[0]["code"]), str(received[0]["error"]))
+        self._process.memory = WorkerMemory.from_json(received[0].get("memory"))
 
-    def run(self, job: Job, work: Sequence[Work], grace: float) -> list[Result | TacitError]:
-        """Run work of a job in order.
+    def _next(
+        self,
+        work: Sequence[Work],
+        indices: Sequence[int],
+        block: Block,
+        grace: float,
+        attempt: Attempt,
+    ) -> None:
+        """Wait for one message and note what it says."""
+        received = self._wait(work, block, grace)
+        if received is _USELESS:
+            error = WorkerCrashError("a worker was stopped: nobody waited for its answers")
+            attempt.results.update({i: error for i in indices if i not in attempt.results})
+            attempt.running.clear()
+            attempt.ending = self._process.ending()
+        elif received is None:
+            attempt.ending = self._process.ending()
+        else:
+            message, descriptor = received
+            if isinstance(begun := message.get("begin"), list):
+                attempt.running |= {indices[int(position)] for position in begun}
+                return
+            index = indices[int(str(message["index"]))]
+            attempt.running.discard(index)
+            attempt.results[index] = _result(message, descriptor)
+            self._process.memory = WorkerMemory.from_json(message.get("memory"))
 
-        Returns:
-            One entry per work, fewer if the process died: the last one is then a
-            `WorkerCrashError` for the request it died with, and the rest was not begun.
-        """
-        frames = [frame for part in work for frame in part.frames]
-        block = Block.create({"counts": [len(part.frames) for part in work]}, frames)
-        message = {
-            "run": str(job.model.directory),
-            "digest": job.lane.digest,
-            "plan": job.lane.plan,
-        }
-        results: list[Result | TacitError] = []
-        try:
-            with contextlib.suppress(OSError):  # a dead worker is noticed by `receive`
-                self._channel.send(message, block.descriptor)
-            while len(results) < len(work):
-                results.append(self._next(work, block, grace))
-                if isinstance(results[-1], WorkerCrashError):
-                    break
-        finally:
-            block.close()
-        return results
-
-    def kill(self) -> None:
-        """End the process at once."""
-        self._process.kill()
-        self._process.wait()
-        self._channel.close()
-
-    def stop(self, seconds: float) -> None:
-        """Let the process end by itself, and kill it if it does not."""
-        self._channel.close()
-        try:
-            self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-    def _next(self, work: Sequence[Work], block: Block, grace: float) -> Result | TacitError:
+    def _wait(
+        self, work: Sequence[Work], block: Block, grace: float
+    ) -> tuple[dict[str, object], int] | None:
+        """Pass on which requests were abandoned until a message comes; None if it died."""
         useless_since = 0.0
         while True:
-            for index, part in enumerate(work):
+            for position, part in enumerate(work):
                 if part.abandoned:
-                    block.abandon(index)
+                    block.abandon(position)
             try:
-                received = self._channel.receive(_POLL_SECONDS)
-                break
+                return self._channel.receive(_POLL_SECONDS)
             except TimeoutError:
                 useless = all(part.abandoned for part in work)
                 useless_since = (useless_since or time.monotonic()) if useless else 0.0
             if useless_since and time.monotonic() - useless_since > grace:
-                self.kill()
-                return WorkerCrashError("a worker was stopped: nobody waited for its answers")
-        if received is None:
-            return WorkerCrashError(
-                f"the worker process died while it answered this request ({self._ending()}); "
-                "the next request gets a new one"
-            )
-        return _result(*received)
+                self._process.kill()
+                return _USELESS
 
-    def _ending(self) -> str:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(1.0)
-        code = self._process.poll()
-        return f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
+
+_USELESS: tuple[dict[str, object], int] = ({}, -1)
+
+
+def _owners(keys: KeyPaths) -> list[list[object]]:
+    return [[*owner, [str(path) for path in paths]] for owner, paths in keys.items()]
 
 
 def _result(message: dict[str, object], descriptor: int) -> Result | TacitError:

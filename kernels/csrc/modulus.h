@@ -45,7 +45,7 @@ struct Kernels {
     // out = sum a[t] b[t]. Chunks of at most kMostTerms.
     void (*dot)(const Modulus &, size_t n, size_t terms, const u64 *const *a,
                 const u64 *const *b, u64 *out);
-    // out = sum a[t] weights[t]; a below 2^60 (below 2^52 unless wide), of any modulus.
+    // out = sum a[t] weights[t]; a below 2^60 (below 2^50 unless wide), of any modulus.
     void (*combine)(const Modulus &, size_t n, size_t terms, const u64 *const *a,
                     const u64 *weights, bool wide, u64 *out);
     // Residues of `from`, centred, modulo `to`.
@@ -60,8 +60,10 @@ extern const Kernels kScalarKernels;
 void permute_scalar(const Modulus &, size_t n, const uint32_t *table, const u64 (*orders)[8],
                     const u64 *a, const u64 *plus, bool accumulate, u64 *out);
 #ifdef TACIT_X86
-extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx2Kernels, kAvx2WideKernels;
 extern const Kernels kAvx512NarrowKernels, kAvx512WideKernels;
+void permute_avx2(const Modulus &, size_t n, const uint32_t *table, const u64 (*orders)[8],
+                  const u64 *a, const u64 *plus, bool accumulate, u64 *out);
 void permute_avx512(const Modulus &, size_t n, const uint32_t *table, const u64 (*orders)[8],
                     const u64 *a, const u64 *plus, bool accumulate, u64 *out);
 #endif

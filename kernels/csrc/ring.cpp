@@ -69,7 +69,7 @@ const Kernels *choose_kernels(int path, uint32_t log_n, bool narrow) {
     const Kernels *kernels = &kScalarKernels;
 #ifdef TACIT_X86
     if (path == TACIT_AVX512) kernels = narrow ? &kAvx512NarrowKernels : &kAvx512WideKernels;
-    if (path == TACIT_AVX2 && narrow) kernels = &kAvx2Kernels;
+    if (path == TACIT_AVX2) kernels = narrow ? &kAvx2Kernels : &kAvx2WideKernels;
 #endif
     const auto lanes = static_cast<size_t>(kernels->lanes);
     return (size_t(1) << log_n) < 2 * lanes * lanes ? &kScalarKernels : kernels;
@@ -89,6 +89,7 @@ tacit_ring *make_ring(uint32_t log_n, uint32_t count, const u64 *moduli, const u
     ring->permute = permute_scalar;
 #ifdef TACIT_X86
     if (path == TACIT_AVX512) ring->permute = permute_avx512;
+    if (path == TACIT_AVX2) ring->permute = permute_avx2;
 #endif
     for (uint32_t i = 0; i < count; ++i) {
         if (!valid_modulus(log_n, moduli[i], psi[i])) return nullptr;
@@ -103,11 +104,22 @@ tacit_ring *make_ring(uint32_t log_n, uint32_t count, const u64 *moduli, const u
     return ring.release();
 }
 
+// Call f(modulus, row, first coefficient, length) for each row and all entries of its batch.
 template <class F>
-void each_row(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, const F &f) {
+void each_row(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t batch,
+              const F &f) {
+    const size_t length = batch * ring->n;
     ring->pool->each(rows, [&](uint32_t row) {
-        const Modulus &m = ring->modulus(mods, row);
-        f(m, row, size_t(row) * ring->n);
+        f(ring->modulus(mods, row), row, row * length, length);
+    });
+}
+
+// Call f(modulus, row, first coefficient) for each entry of each row: all of a row, then the next.
+template <class F>
+void each_entry(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t batch,
+                const F &f) {
+    ring->pool->each(rows * batch, [&](uint32_t i) {
+        f(ring->modulus(mods, i / batch), i / batch, i * ring->n);
     });
 }
 
@@ -149,100 +161,113 @@ uint32_t tacit_paths(void) {
 }
 
 tacit_ring *tacit_ring_new(uint32_t log_n, uint32_t count, const uint64_t *moduli,
-                           const uint64_t *psi, int path, uint32_t threads) {
+                           const uint64_t *psi, int path, uint32_t threads, int *failure) {
+    *failure = TACIT_BAD_ARGUMENTS;
     if (log_n < 3 || log_n > 17 || count < 1 || count > 1024 || threads < 1 || threads > 1024)
         return nullptr;
     if (path < 0 || path > TACIT_AVX512 || !(tacit_paths() >> path & 1)) return nullptr;
     try {
-        return make_ring(log_n, count, moduli, psi, path, threads);
-    } catch (...) {
+        tacit_ring *ring = make_ring(log_n, count, moduli, psi, path, threads);
+        if (ring) *failure = TACIT_NONE;
+        return ring;
+    } catch (...) {  // std::bad_alloc, or std::system_error from threads
+        *failure = TACIT_NO_RESOURCES;
         return nullptr;
     }
 }
 
 void tacit_ring_free(tacit_ring *ring) { delete ring; }
 
-void tacit_ntt_forward(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint64_t *x) {
-    each_row(ring, rows, mods,
-             [&](const Modulus &m, uint32_t, size_t at) { m.kernels->forward(m, x + at); });
+void tacit_ntt_forward(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t batch,
+                       uint64_t *x) {
+    each_entry(ring, rows, mods, batch,
+               [&](const Modulus &m, uint32_t, size_t at) { m.kernels->forward(m, x + at); });
 }
 
-void tacit_ntt_inverse(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint64_t *x) {
-    each_row(ring, rows, mods,
-             [&](const Modulus &m, uint32_t, size_t at) { m.kernels->inverse(m, x + at); });
+void tacit_ntt_inverse(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t batch,
+                       uint64_t *x) {
+    each_entry(ring, rows, mods, batch,
+               [&](const Modulus &m, uint32_t, size_t at) { m.kernels->inverse(m, x + at); });
 }
 
-void tacit_add(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, const uint64_t *a,
-               const uint64_t *b, uint64_t *out) {
-    each_row(ring, rows, mods, [&](const Modulus &m, uint32_t, size_t at) {
-        m.kernels->add(m, ring->n, a + at, b + at, out + at);
+void tacit_add(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t batch,
+               const uint64_t *a, const uint64_t *b, int shared, uint64_t *out) {
+    if (shared)
+        return each_entry(ring, rows, mods, batch, [&](const Modulus &m, uint32_t row, size_t at) {
+            m.kernels->add(m, ring->n, a + at, b + row * ring->n, out + at);
+        });
+    each_row(ring, rows, mods, batch, [&](const Modulus &m, uint32_t, size_t at, size_t length) {
+        m.kernels->add(m, length, a + at, b + at, out + at);
     });
 }
 
-void tacit_subtract(const tacit_ring *ring, uint32_t rows, const uint32_t *mods,
+void tacit_subtract(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t batch,
                     const uint64_t *a, const uint64_t *b, uint64_t *out) {
-    each_row(ring, rows, mods, [&](const Modulus &m, uint32_t, size_t at) {
-        m.kernels->subtract(m, ring->n, a + at, b + at, out + at);
+    each_row(ring, rows, mods, batch, [&](const Modulus &m, uint32_t, size_t at, size_t length) {
+        m.kernels->subtract(m, length, a + at, b + at, out + at);
     });
 }
 
-void tacit_negate(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, const uint64_t *a,
-                  uint64_t *out) {
-    each_row(ring, rows, mods, [&](const Modulus &m, uint32_t, size_t at) {
-        for (size_t i = 0; i < ring->n; ++i) out[at + i] = a[at + i] ? m.q - a[at + i] : 0;
+void tacit_negate(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t batch,
+                  const uint64_t *a, uint64_t *out) {
+    each_row(ring, rows, mods, batch, [&](const Modulus &m, uint32_t, size_t at, size_t length) {
+        for (size_t i = at; i < at + length; ++i) out[i] = a[i] ? m.q - a[i] : 0;
     });
 }
 
-void tacit_scale(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, const uint64_t *a,
-                 const uint64_t *minus, const uint64_t *plus, const uint64_t *constants,
-                 uint64_t *out) {
-    each_row(ring, rows, mods, [&](const Modulus &m, uint32_t row, size_t at) {
-        m.kernels->scale(m, ring->n, a + at, minus ? minus + at : nullptr,
+void tacit_scale(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t batch,
+                 const uint64_t *a, const uint64_t *minus, const uint64_t *plus,
+                 const uint64_t *constants, uint64_t *out) {
+    each_row(ring, rows, mods, batch, [&](const Modulus &m, uint32_t row, size_t at, size_t size) {
+        m.kernels->scale(m, size, a + at, minus ? minus + at : nullptr,
                          plus ? plus + at : nullptr, make_factor(constants[row], m.q), out + at);
     });
 }
 
 void tacit_add_constant(const tacit_ring *ring, uint32_t rows, const uint32_t *mods,
-                        const uint64_t *a, const uint64_t *constants, uint64_t *out) {
-    each_row(ring, rows, mods, [&](const Modulus &m, uint32_t row, size_t at) {
-        m.kernels->add_constant(m, ring->n, a + at, constants[row], out + at);
+                        uint32_t batch, const uint64_t *a, const uint64_t *constants,
+                        uint64_t *out) {
+    each_row(ring, rows, mods, batch, [&](const Modulus &m, uint32_t row, size_t at, size_t size) {
+        m.kernels->add_constant(m, size, a + at, constants[row], out + at);
     });
 }
 
 void tacit_dot(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t terms,
                const uint64_t *const *a, const uint64_t *const *b, uint64_t *out) {
-    each_row(ring, rows, mods, [&](const Modulus &m, uint32_t, size_t at) {
+    each_entry(ring, rows, mods, 1, [&](const Modulus &m, uint32_t, size_t at) {
         const size_t piece = ring->n < kPiece ? ring->n : kPiece;
         for (size_t start = at; start < at + ring->n; start += piece)
             dot_piece(m, piece, terms, a, start, b, start, out + start);
     });
 }
 
-void tacit_dot_pairs(const tacit_ring *ring, uint32_t rows, const uint32_t *mods,
+void tacit_dot_pairs(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t batch,
                      uint32_t outputs, const uint32_t *counts, const uint64_t *const *a,
                      const uint64_t *const *b, uint64_t *const *out) {
-    const size_t block = rows * ring->n;
-    each_row(ring, rows, mods, [&](const Modulus &m, uint32_t, size_t at) {
-        const size_t piece = ring->n < kPiece ? ring->n : kPiece;
-        for (size_t start = at; start < at + ring->n; start += piece) {
+    const size_t n = ring->n, piece = n < kPiece ? n : kPiece;
+    // A piece of the shared rows stays in the first cache for both components and all entries.
+    each_row(ring, rows, mods, batch, [&](const Modulus &m, uint32_t row, size_t at, size_t size) {
+        const size_t block = rows * size;
+        for (size_t start = 0; start < n; start += piece) {
             size_t first = 0;
             for (uint32_t o = 0; o < outputs; first += counts[o++])
-                for (size_t shift = 0; shift <= block; shift += block)
-                    dot_piece(m, piece, counts[o], a + first, start + shift, b + first, start,
-                              out[o] + start + shift);
+                for (size_t x = at + start; x < at + size; x += n)
+                    for (size_t shift = 0; shift <= block; shift += block)
+                        dot_piece(m, piece, counts[o], a + first, x + shift, b + first,
+                                  row * n + start, out[o] + x + shift);
         }
     });
 }
 
-void tacit_combine(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t outputs,
-                   uint32_t terms, const uint64_t *const *a, const uint64_t *weights,
-                   uint64_t *const *out) {
+void tacit_combine(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t batch,
+                   uint32_t outputs, uint32_t terms, const uint64_t *const *a,
+                   const uint64_t *weights, uint64_t *const *out) {
     constexpr uint32_t most = tacit_ring::kMostTerms;
-    each_row(ring, rows, mods, [&](const Modulus &m, uint32_t row, size_t at) {
+    each_row(ring, rows, mods, batch, [&](const Modulus &m, uint32_t row, size_t at, size_t size) {
         const u64 *x[most];
         const size_t piece = ring->n < kPiece ? ring->n : kPiece;
         u64 sum[kPiece];
-        for (size_t start = at; start < at + ring->n; start += piece)
+        for (size_t start = at; start < at + size; start += piece)
             for (uint32_t first = 0; first < terms; first += most) {
                 const uint32_t count = terms - first < most ? terms - first : most;
                 for (uint32_t t = 0; t < count; ++t) x[t] = a[first + t] + start;
@@ -256,10 +281,10 @@ void tacit_combine(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, 
     });
 }
 
-void tacit_tensor(const tacit_ring *ring, uint32_t rows, const uint64_t *a, const uint64_t *b,
-                  uint64_t *out) {
-    const size_t block = rows * ring->n;
-    each_row(ring, rows, nullptr, [&](const Modulus &m, uint32_t, size_t at) {
+void tacit_tensor(const tacit_ring *ring, uint32_t rows, uint32_t batch, const uint64_t *a,
+                  const uint64_t *b, uint64_t *out) {
+    const size_t block = rows * (batch * ring->n);
+    each_entry(ring, rows, nullptr, batch, [&](const Modulus &m, uint32_t, size_t at) {
         const u64 *x[2] = {a + at, a + block + at}, *y[2] = {b + block + at, b + at};
         m.kernels->dot(m, ring->n, 1, x, y + 1, out + at);
         m.kernels->dot(m, ring->n, 2, x, y, out + block + at);
@@ -279,13 +304,14 @@ void tacit_galois_table(uint32_t log_n, uint64_t element, uint32_t *table) {
 }
 
 void tacit_automorphism(const tacit_ring *ring, uint32_t rows, const uint32_t *mods,
-                        const uint32_t *table, uint64_t element, const uint64_t *a,
-                        uint32_t plus_rows, const uint64_t *plus, int accumulate, uint64_t *out) {
+                        uint32_t batch, const uint32_t *table, uint64_t element,
+                        const uint64_t *a, uint32_t plus_rows, const uint64_t *plus,
+                        int accumulate, uint64_t *out) {
     u64 orders[8][8];
     for (size_t shift = 0; shift < 8; ++shift)
         for (size_t k = 0; k < 8; ++k)
             orders[shift][k] = reverse_bits((shift + reverse_bits(k, 3) * element) & 7, 3);
-    each_row(ring, rows, mods, [&](const Modulus &m, uint32_t row, size_t at) {
+    each_entry(ring, rows, mods, batch, [&](const Modulus &m, uint32_t row, size_t at) {
         ring->permute(m, ring->n, table, orders, a + at, row < plus_rows ? plus + at : nullptr,
                       accumulate != 0, out + at);
     });

@@ -1,9 +1,11 @@
 // CKKS arithmetic on limbs: the C interface.
 //
-// A polynomial is a block of rows of N residues, uint64, one row per modulus, each below its
-// modulus, in OpenFHE's NTT order (bit-reversed) unless a comment says coefficients. Row r of a
-// call belongs to modulus mods[r] of the ring, or to modulus r where mods is null. Nothing here allocates but
-// tacit_ring_new; nothing is global. A ring may be used by several threads at once.
+// A polynomial is N residues, uint64, each below its modulus, in OpenFHE's NTT order (bit-reversed)
+// unless a comment says coefficients. An array is [row][batch][N]: a row holds the same polynomial
+// of `batch` ciphertexts and belongs to one modulus, mods[r] of the ring, or r where mods is null.
+// A shared row is [N], used for all entries of the batch. Several components are blocks of rows,
+// one after the other. Nothing here allocates but tacit_ring_new; nothing is global. A ring may be
+// used by several threads at once.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -21,52 +23,59 @@ const char *tacit_sources(void);
 // Bit p is set if this library holds path p and this processor can run it.
 uint32_t tacit_paths(void);
 
+enum tacit_failure { TACIT_NONE = 0, TACIT_BAD_ARGUMENTS = 1, TACIT_NO_RESOURCES = 2 };
+
 // Tables for `count` primes, each 1 modulo 2N and below 2^60; psi[i] is a primitive 2N-th root of
-// unity. `threads` share the rows of a call; 1 means the caller's own. Null: out of memory, or
-// arguments out of range.
+// unity. `threads` share the rows of a call; 1 means the caller's own. Null: `failure` says
+// whether arguments are out of range, or memory or threads are not to be had.
 tacit_ring *tacit_ring_new(uint32_t log_n, uint32_t count, const uint64_t *moduli,
-                           const uint64_t *psi, int path, uint32_t threads);
+                           const uint64_t *psi, int path, uint32_t threads, int *failure);
 void tacit_ring_free(tacit_ring *ring);
 
 // In place: coefficients to NTT form, and back.
-void tacit_ntt_forward(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint64_t *x);
-void tacit_ntt_inverse(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint64_t *x);
+void tacit_ntt_forward(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t batch,
+                       uint64_t *x);
+void tacit_ntt_inverse(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t batch,
+                       uint64_t *x);
 
-// out may be a or b.
-void tacit_add(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, const uint64_t *a,
-               const uint64_t *b, uint64_t *out);
-void tacit_subtract(const tacit_ring *ring, uint32_t rows, const uint32_t *mods,
+// out may be a or b. With `shared`, the rows of b are shared ones.
+void tacit_add(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t batch,
+               const uint64_t *a, const uint64_t *b, int shared, uint64_t *out);
+void tacit_subtract(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t batch,
                     const uint64_t *a, const uint64_t *b, uint64_t *out);
-void tacit_negate(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, const uint64_t *a,
-                  uint64_t *out);
+void tacit_negate(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t batch,
+                  const uint64_t *a, uint64_t *out);
 // out = (a - minus) constants[row] + plus; minus and plus may be null.
-void tacit_scale(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, const uint64_t *a,
-                 const uint64_t *minus, const uint64_t *plus, const uint64_t *constants,
-                 uint64_t *out);
+void tacit_scale(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t batch,
+                 const uint64_t *a, const uint64_t *minus, const uint64_t *plus,
+                 const uint64_t *constants, uint64_t *out);
 // out = a + constants[row] in every position: in NTT form, a constant polynomial.
 void tacit_add_constant(const tacit_ring *ring, uint32_t rows, const uint32_t *mods,
-                        const uint64_t *a, const uint64_t *constants, uint64_t *out);
+                        uint32_t batch, const uint64_t *a, const uint64_t *constants,
+                        uint64_t *out);
 // out[row] = sum_t a[t][row] b[t][row]: pointers to the first row of each term.
 void tacit_dot(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t terms,
                const uint64_t *const *a, const uint64_t *const *b, uint64_t *out);
 // out[o][row] = sum_t a[t][row] weights[row][o][t]; the pointers are to the first rows.
-void tacit_combine(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t outputs,
-                   uint32_t terms, const uint64_t *const *a, const uint64_t *weights,
-                   uint64_t *const *out);
+void tacit_combine(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t batch,
+                   uint32_t outputs, uint32_t terms, const uint64_t *const *a,
+                   const uint64_t *weights, uint64_t *const *out);
 // out[0] = a0 b0, out[1] = a0 b1 + a1 b0, out[2] = a1 b1; blocks of `rows` rows.
-void tacit_tensor(const tacit_ring *ring, uint32_t rows, const uint64_t *a, const uint64_t *b,
-                  uint64_t *out);
+void tacit_tensor(const tacit_ring *ring, uint32_t rows, uint32_t batch, const uint64_t *a,
+                  const uint64_t *b, uint64_t *out);
 // For each output o and its counts[o] terms, which follow each other in a and b:
-// out[o] = sum_t a[t] b[t], where a[t] and out[o] are pairs of blocks of `rows` rows, b[t] one.
-void tacit_dot_pairs(const tacit_ring *ring, uint32_t rows, const uint32_t *mods,
+// out[o] = sum_t a[t] b[t], where a[t] and out[o] are pairs of blocks of `rows` rows, b[t] one of
+// shared rows.
+void tacit_dot_pairs(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t batch,
                      uint32_t outputs, const uint32_t *counts, const uint64_t *const *a,
                      const uint64_t *const *b, uint64_t *const *out);
 // Galois automorphism in NTT form: `table` from tacit_galois_table, N / 8 entries. The first
 // `plus_rows` rows of `plus` are added before; with `accumulate`, the result is added to out.
 void tacit_galois_table(uint32_t log_n, uint64_t element, uint32_t *table);
 void tacit_automorphism(const tacit_ring *ring, uint32_t rows, const uint32_t *mods,
-                        const uint32_t *table, uint64_t element, const uint64_t *a,
-                        uint32_t plus_rows, const uint64_t *plus, int accumulate, uint64_t *out);
+                        uint32_t batch, const uint32_t *table, uint64_t element,
+                        const uint64_t *a, uint32_t plus_rows, const uint64_t *plus,
+                        int accumulate, uint64_t *out);
 
 // Rows of a basis QP at `limbs` limbs of Q: moduli 0 .. limbs - 1, then `first_special` ...
 typedef struct {
@@ -84,24 +93,27 @@ typedef struct {
 
 // Extend each digit of `a` (limbs rows) to QP. digits: ceil(limbs / alpha) blocks of
 // limbs + specials rows; a digit's own rows are left unwritten: they are those of `a`.
-// scratch: limbs rows. With a key, not null, also the product as tacit_key_product gives it.
-void tacit_mod_up(const tacit_ring *ring, const tacit_basis *basis, const uint64_t *a,
-                  uint64_t *digits, uint64_t *scratch, const uint64_t *key, uint32_t dnum,
-                  uint64_t *out);
-// out (2 blocks of limbs + specials rows) = sum_d digit_d key[.][d]. key: shape (2, dnum,
-// first_special + specials, N).
-void tacit_key_product(const tacit_ring *ring, const tacit_basis *basis, const uint64_t *a,
-                       const uint64_t *digits, const uint64_t *key, uint32_t dnum, uint64_t *out);
+// scratch: limbs rows. With keys, not null, also the product as tacit_key_product gives it.
+void tacit_mod_up(const tacit_ring *ring, const tacit_basis *basis, uint32_t batch,
+                  const uint64_t *a, uint64_t *digits, uint64_t *scratch,
+                  const uint64_t *const *keys, uint32_t dnum, uint64_t *out);
+// out (2 blocks of limbs + specials rows) = sum_d digit_d keys[entry][.][d]: one key per entry of
+// the batch, of shape (2, dnum, first_special + specials, N). Neighbours of one key share its rows.
+void tacit_key_product(const tacit_ring *ring, const tacit_basis *basis, uint32_t batch,
+                       const uint64_t *a, const uint64_t *digits, const uint64_t *const *keys,
+                       uint32_t dnum, uint64_t *out);
 // Divide `blocks` blocks of limbs + specials rows by P, rounding as OpenFHE does (down); add the
-// limbs rows at plus[block] where that is not null. The special rows of x are overwritten.
-// scratch: blocks * limbs rows.
+// limbs rows at plus[block] where that is not null, and the shared rows at `shared` if not null.
+// The special rows of x are overwritten.
 void tacit_mod_down(const tacit_ring *ring, const tacit_basis *basis, uint32_t blocks,
-                    uint64_t *x, const uint64_t *const *plus, uint64_t *out, uint64_t *scratch);
+                    uint32_t batch, uint64_t *x, const uint64_t *const *plus,
+                    const uint64_t *shared, uint64_t *out);
 // Divide by the last modulus, to the nearest. scratch: blocks rows; out: blocks of limbs - 1 rows.
 void tacit_rescale(const tacit_ring *ring, const tacit_basis *basis, uint32_t blocks,
-                   const uint64_t *x, uint64_t *out, uint64_t *scratch);
+                   uint32_t batch, const uint64_t *x, uint64_t *out, uint64_t *scratch);
 
-// Round coefficients[i] * scale to integers and reduce them; coefficients, then NTT form.
+// Round coefficients[i] * scale to integers and reduce them; coefficients, then NTT form. out:
+// shared rows.
 // Returns nonzero if a value is not finite.
 int tacit_encode(const tacit_ring *ring, uint32_t rows, const uint32_t *mods,
                  const double *coefficients, double scale, uint64_t *out);

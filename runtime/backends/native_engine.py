@@ -1,123 +1,104 @@
-"""What all clients of one parameter set share: tables, constants, working memory."""
+"""What all clients of one parameter set share: a device's kernels, constants, their encodings."""
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tacit.circuit import Circuit, Constant, LinearPlan, Plain, ValueType
-from tacit.kernels import encode, ntt
-from tacit.kernels.basis import Basis
-from tacit.kernels.library import InstructionSet
-from tacit.kernels.ring import Limbs, Ring
+from tacit.circuit import Circuit, Constant, LinearPlan, Plain, ValueType, WeightedSumPlan
+from tacit.errors import CircuitError
+from tacit.kernels import encode
+from tacit.kernels.devices import open_kernels
+from tacit.kernels.limb_kernels import Galois, LimbArray, LimbKernels, Words
 from tacit.params import CryptoParams
-from tacit.runtime.backends.native_memory import ArrayPool
 from tacit.runtime.backends.native_plaintexts import PlaintextCache
 
 Floats = NDArray[np.float64]
 
 DEFAULT_CACHE_BYTES = 1 << 30
-DEFAULT_POOL_BYTES = 1 << 28
 
 
 class NativeEngine:
-    """The kernels' tables for one parameter set; holds nobody's keys.
+    """The kernels and constants of one parameter set on one device; holds nobody's keys.
+
+    May be used by several threads.
 
     Args:
         params: the parameters.
+        kernels: of these parameters; by default on the processor.
+        threads: of the default kernels, that share the limbs of one operation.
         cache_bytes: how much memory encoded constants may take.
-        pool_bytes: how much memory of past results and working arrays to keep for the next.
-        threads: share the limbs of one operation.
-        instructions: by default the best of this processor.
-        library: the compiled kernels.
+
+    Attributes:
+        params: the parameters.
+        kernels: arithmetic on limbs.
+        scales: by level.
+        p_residues: the product of P's primes modulo each limb's prime.
+        halves: what takes the error of rounding down out of a division by P; see `_halves`.
+        plaintexts: encoded constants.
 
     Raises:
         UnusableEnvironmentError: there are no compiled kernels.
+        OutOfMemoryError: no memory for the tables.
     """
 
     def __init__(
         self,
         params: CryptoParams,
+        kernels: LimbKernels | None = None,
         *,
-        cache_bytes: int = DEFAULT_CACHE_BYTES,
-        pool_bytes: int = DEFAULT_POOL_BYTES,
         threads: int = 1,
-        instructions: InstructionSet | None = None,
-        library: ctypes.CDLL | None = None,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
     ) -> None:
         self.params = params
-        moduli = params.moduli + params.special_moduli
-        self.ring = Ring(
-            params.log_n, moduli, instructions=instructions, threads=threads, library=library
-        )
-        limbs = range(1, len(params.moduli) + 1)
-        self.bases = [Basis(self.ring, k, len(params.moduli), params.dnum) for k in limbs]
+        self.kernels = open_kernels(params, threads=threads) if kernels is None else kernels
         self.scales = tuple(params.scale(level) for level in range(params.depth + 1))
-        self.twice = [np.tile(np.arange(k, dtype=np.uint32), 2) for k in limbs]
-        self.twice_extended = [np.tile(basis.mods, 2) for basis in self.bases]
-        self.halves = _halves(self.ring, len(params.moduli), len(params.special_moduli))
+        p = prod(params.special_moduli)
+        self.p_residues = np.array([p % q for q in params.moduli], dtype=np.uint64)
+        row = _halves(params.n, len(params.special_moduli))
+        self.halves = self.kernels.transform(np.tile(row, (len(params.moduli), 1)))
         self.plaintexts = PlaintextCache(cache_bytes)
-        self._transform = encode.SlotTransform(params.log_n)
-        self._memory = ArrayPool(pool_bytes)
+        self._galois: dict[int, Galois] = {}
+        self._lock = threading.Lock()
 
-    def array(self, *shape: int) -> Limbs:
-        """Return an array of this shape and N columns, its content undefined.
+    def galois(self, element: int) -> Galois:
+        """Return X -> X^element, prepared once.
 
-        Its memory is used again once nobody holds it or a view of it.
+        Raises:
+            ParameterError: the element is even or out of range.
         """
-        return self._memory.array((*shape, self.ring.n))
+        with self._lock:
+            if element not in self._galois:
+                self._galois[element] = self.kernels.galois(element)
+            return self._galois[element]
 
-    def scalar(self, value: float, at: ValueType, level_of_scale: int | None = None) -> Limbs:
-        """Return a number at a level's scale as residues, one per limb."""
-        scale = self.scales[at.level if level_of_scale is None else level_of_scale] ** at.degree
-        return encode.constant(value, scale, self.ring.moduli[: at.level + 1])
+    def scalar(self, value: float, at: ValueType) -> Words:
+        """Return a number at a level's scale as residues, one per limb, in the host's memory.
 
-    def plaintext(self, plain: Plain, at: ValueType, *, extended: bool = False) -> Limbs:
-        """Return a constant for ciphertexts of type `at`, NTT form.
+        Raises:
+            CircuitError: it is not finite.
+        """
+        scale = self.scales[at.level] ** at.degree
+        return encode.constant(value, scale, self.params.moduli[: at.level + 1])
+
+    def plaintext(self, plain: Plain, at: ValueType, *, extended: bool = False) -> LimbArray:
+        """Return a constant for ciphertexts of type `at`, shape (1, rows, 1, N).
 
         Args:
             plain: the constant.
             at: level and degree.
-            extended: also modulo the special primes: shape (rows of the basis, N).
+            extended: over QP, instead of Q.
+
+        Raises:
+            CircuitError: its length does not divide the slots, or a value is not finite.
         """
         return self.plaintexts.find(
             plain.key, plain.values, (at, extended), lambda: self._encode(plain, at, extended)
         )
-
-    def weights(
-        self, name: str, weights: Floats, level: int, used: NDArray[np.intp] | None = None
-    ) -> Limbs:
-        """Return scalars as residues for two components, shape (2 limbs, outputs, inputs).
-
-        Args:
-            name: of the constant.
-            weights: shape (outputs, inputs); or (inputs,), one output.
-            level: of the ciphertexts.
-            used: which inputs of one output are meant; always the same ones.
-        """
-        chosen = weights if used is None else weights[None, used]
-        return self.plaintexts.find(
-            name, weights, ("scalars", level), lambda: self._scalars(chosen, level)
-        )
-
-    def prepare(self, circuit: Circuit) -> None:
-        """Encode a circuit's constants now, so that its first evaluation is as fast as the rest.
-
-        Constants beyond the limit of the cache are left to the evaluations.
-        """
-        for node in circuit.nodes:
-            at = circuit.types[node.inputs[0]]
-            match node.attribute:
-                case Constant(name):
-                    self._prepare_plain(Plain(name, circuit.constants[name]), at)
-                case LinearPlan() as plan:
-                    extended = needs_extension(plan, self.params.slots)
-                    for row in sorted({term.row for term in plan.terms}):
-                        self.diagonal(plan, circuit.constants, row, at.level, extended=extended)
-                    self._prepare_bias(plan, circuit, circuit.types[node.outputs[0]])
 
     def diagonal(
         self,
@@ -127,31 +108,79 @@ class NativeEngine:
         level: int,
         *,
         extended: bool,
-    ) -> Limbs:
+    ) -> LimbArray:
         """Return one encoded diagonal of a linear transform."""
         plain = Plain(f"{plan.diagonals}/{row}", constants[plan.diagonals][row])
         return self.plaintext(plain, ValueType(level), extended=extended)
 
-    def _prepare_bias(self, plan: LinearPlan, circuit: Circuit, at: ValueType) -> None:
-        for r, bias in enumerate(circuit.constants[plan.bias] if plan.bias else ()):
-            self._prepare_plain(Plain(f"{plan.bias}/{r}", bias), at)
+    def weight_blocks(
+        self, name: str, weights: Floats, level: int
+    ) -> list[tuple[Sequence[int], LimbArray]]:
+        """Return a matrix of scalars as blocks of outputs, in order, for `LimbKernels.combine`.
+
+        One block; or, if most weights are zero, one per output, without the zeros.
+
+        Args:
+            name: of the constant.
+            weights: shape (outputs, inputs).
+            level: of the inputs.
+
+        Returns:
+            For each block, the inputs it takes, and residues (limbs, outputs, those inputs).
+
+        Raises:
+            CircuitError: a weight is not finite, or the shape is not that of a matrix.
+        """
+        if weights.ndim != 2:
+            raise CircuitError(f"weights of shape (outputs, inputs) expected, got {weights.shape}")
+        if 2 * np.count_nonzero(weights) >= weights.size:
+            every = range(weights.shape[1])
+            return [(every, self._scalars(name, weights, weights, level))]
+        blocks: list[tuple[Sequence[int], LimbArray]] = []
+        for r, row in enumerate(weights):
+            used = np.flatnonzero(row) if np.any(row) else np.arange(1)
+            blocks.append(
+                (used.tolist(), self._scalars(f"{name}/{r}", row, row[None, used], level))
+            )
+        return blocks
+
+    def prepare(self, circuit: Circuit) -> None:
+        """Encode a circuit's constants now, so that its first evaluation is as fast as the rest.
+
+        Constants beyond the limit of the cache are left to the evaluations.
+        """
+        constants = circuit.constants
+        for node in circuit.nodes:
+            at, to = circuit.types[node.inputs[0]], circuit.types[node.outputs[0]]
+            match node.attribute:
+                case Constant(name):
+                    self._prepare_plain(Plain(name, constants[name]), at)
+                case WeightedSumPlan(weights=name):
+                    self.weight_blocks(name, constants[name], at.level)
+                case LinearPlan() as plan:
+                    extended = needs_extension(plan, self.params.slots)
+                    for row in sorted({term.row for term in plan.terms}):
+                        self.diagonal(plan, constants, row, at.level, extended=extended)
+                    for r, bias in enumerate(constants[plan.bias] if plan.bias else ()):
+                        self._prepare_plain(Plain(f"{plan.bias}/{r}", bias), to)
 
     def _prepare_plain(self, plain: Plain, at: ValueType) -> None:
         if not plain.is_scalar:
             self.plaintext(plain, at)
 
-    def _encode(self, plain: Plain, at: ValueType, extended: bool) -> Limbs:
-        basis = self.bases[at.level]
-        coefficients = self._transform.coefficients(plain.expand(self.params.slots))
-        mods, rows = (basis.mods, basis.rows) if extended else (None, basis.limbs)
+    def _encode(self, plain: Plain, at: ValueType, extended: bool) -> LimbArray:
         scale = self.scales[at.level] ** at.degree
-        return encode.encode(self.ring, coefficients, scale, mods, rows)
+        slots = plain.expand(self.params.slots)
+        return self.kernels.encode(slots, scale, at.level, extended=extended)
 
-    def _scalars(self, weights: Floats, level: int) -> Limbs:
-        moduli = self.ring.moduli[: level + 1]
-        flat = [encode.constant(float(w), self.scales[level], moduli) for w in weights.flat]
-        limbs = np.array(flat, dtype=np.uint64).T.reshape(level + 1, *weights.shape)
-        return np.ascontiguousarray(np.concatenate([limbs, limbs]))
+    def _scalars(self, name: str, place: Floats, weights: Floats, level: int) -> LimbArray:
+        """Return weights (outputs, inputs) as residues; `place` tells constants apart."""
+        moduli = self.params.moduli[: level + 1]
+
+        def make() -> LimbArray:
+            return self.kernels.upload(encode.constants(weights, self.scales[level], moduli))
+
+        return self.plaintexts.find(name, place, ("scalars", level), make)
 
 
 def needs_extension(plan: LinearPlan, slots: int) -> bool:
@@ -159,19 +188,15 @@ def needs_extension(plan: LinearPlan, slots: int) -> bool:
     return any(term.baby % slots for term in plan.terms)
 
 
-def _halves(ring: Ring, limbs: int, specials: int) -> Limbs:
-    """Return specials / 2 in every coefficient, shape (limbs, N), NTT form.
+def _halves(n: int, specials: int) -> Words:
+    """Return specials / 2 in every coefficient, shape (N,).
 
     Division by P rounds down by that much on average. For odd numbers the halves are 0 and 1 in
     the pattern of Golay, Rudin and Shapiro, whose spectrum is flat.
     """
-    index = np.arange(ring.n, dtype=np.uint64)
-    pairs = index & (index >> np.uint64(1))
-    parity = pairs
+    index = np.arange(n, dtype=np.uint64)
+    parity = index & (index >> np.uint64(1))
     for shift in (16, 8, 4, 2, 1):
         parity = parity ^ (parity >> np.uint64(shift))
     ups = (parity & np.uint64(1)) ^ np.uint64(1) if specials % 2 else np.uint64(0)
-    row = np.full(ring.n, specials // 2, dtype=np.uint64) + ups
-    halves = np.tile(row, (limbs, 1))
-    ntt.forward(ring, halves)
-    return halves
+    return np.full(n, specials // 2, dtype=np.uint64) + ups

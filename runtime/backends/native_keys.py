@@ -1,8 +1,8 @@
-"""One client's evaluation keys as limbs, and ciphertexts to and from the wire format."""
+"""One client's evaluation keys, and its ciphertexts to and from the wire format."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,32 +10,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.circuit import Circuit
-from tacit.errors import KeyMismatchError, ParameterMismatchError, UnknownKeyError
-from tacit.kernels.automorphism import Automorphism, automorphism, rotation_element
+from tacit.errors import (
+    InternalError,
+    KeyMismatchError,
+    ParameterMismatchError,
+    UnknownKeyError,
+)
+from tacit.kernels.automorphism import rotation_element
+from tacit.kernels.limb_kernels import Galois, KeyTable, LimbArray
+from tacit.runtime.backends.native_ciphertext import NativeCiphertext
 from tacit.runtime.backends.native_engine import NativeEngine
 from tacit.wire import Ciphertext, EvaluationKey, KeyKind
 
 if TYPE_CHECKING:
     from tacit.runtime.backends.native import NativeEvaluator
 
-Limbs = NDArray[np.uint64]
+__all__ = ["NativeCiphertext", "NativeKeys", "SwitchKeys", "evaluator_for", "load_keys"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class NativeCiphertext:
-    """A ciphertext: `limbs` of shape (2, level + 1, N), NTT form, at a level and degree."""
+class SwitchKeys:
+    """The switching key of each entry of a batch, and the automorphism they share.
 
-    limbs: Limbs
-    level: int
-    degree: int = 1
+    Attributes:
+        table: the keys.
+        moved: X -> X for relinearisation.
+    """
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RotationKey:
-    """A switching key, shape (2, dnum, limbs of Q + limbs of P, N), and its automorphism."""
-
-    limbs: Limbs
-    moved: Automorphism
+    table: KeyTable
+    moved: Galois
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,24 +46,27 @@ class NativeKeys:
     """One client's evaluation keys; nothing outside this object knows them.
 
     Attributes:
-        engine: the parameters and tables.
+        engine: the parameters and what all their clients share.
         key_id: names the key set.
-        relinearization: shape (2, dnum, limbs of Q + limbs of P, N), or None.
-        rotations: by Galois element.
+        relinearization: shape (2, dnum, limbs of Q + limbs of P, N), in the device's memory, or
+            None.
+        rotations: such keys by Galois element.
+        prepared: what `native_key_tables` made of these keys for batches of this client alone.
     """
 
     engine: NativeEngine
     key_id: bytes
-    relinearization: Limbs | None = None
-    rotations: Mapping[int, RotationKey] = field(default_factory=dict)
+    relinearization: LimbArray | None = field(default=None, repr=False)
+    rotations: Mapping[int, LimbArray] = field(default_factory=dict, repr=False)
+    prepared: dict[tuple[int, int], SwitchKeys] = field(default_factory=dict, repr=False)
 
     @property
     def size_bytes(self) -> int:
         """Bytes of all keys."""
         own = 0 if self.relinearization is None else self.relinearization.nbytes
-        return own + sum(key.limbs.nbytes for key in self.rotations.values())
+        return own + sum(key.nbytes for key in self.rotations.values())
 
-    def relinearization_key(self) -> Limbs:
+    def relinearization_key(self) -> LimbArray:
         """Return the relinearisation key.
 
         Raises:
@@ -70,7 +76,7 @@ class NativeKeys:
             raise UnknownKeyError(f"a relinearisation key {_NEEDED}")
         return self.relinearization
 
-    def rotation_key(self, steps: int) -> RotationKey:
+    def rotation_key(self, steps: int) -> LimbArray:
         """Return the key for rotations by `steps` slots.
 
         Raises:
@@ -81,33 +87,78 @@ class NativeKeys:
             raise UnknownKeyError(f"a Galois key for rotations by {steps} slots {_NEEDED}")
         return key
 
+    def check(self, circuit: Circuit) -> None:
+        """Check that all keys are there that a circuit needs.
+
+        Raises:
+            UnknownKeyError: one is missing.
+        """
+        if circuit.needs_relinearization:
+            self.relinearization_key()
+        for steps in sorted(circuit.rotations):
+            self.rotation_key(steps)
+
     def evaluator(self, circuit: Circuit) -> NativeEvaluator:
         """Make the evaluator of one circuit, its constants encoded in the engine that all share."""
-        from tacit.runtime.backends.native import NativeEvaluator
-
-        self.engine.prepare(circuit)
-        return NativeEvaluator(self)
+        return evaluator_for([self], circuit)
 
     def ciphertext(self, received: Ciphertext) -> NativeCiphertext:
         """Take a checked ciphertext in.
 
         Raises:
             KeyMismatchError: it belongs to other keys.
-            ParameterMismatchError: it has other limbs than its level.
+            ParameterMismatchError: it is of other parameters, or has other limbs than its level.
         """
         if received.key_id != self.key_id:
             raise KeyMismatchError("encrypted under another key set: use the keys of this session")
-        expected = (2, received.level + 1, self.engine.params.n)
-        if received.limbs.shape != expected or received.level > self.engine.params.depth:
-            raise ParameterMismatchError(f"limbs of shape {expected} expected")
-        limbs = np.ascontiguousarray(received.limbs, dtype=np.uint64)
-        return NativeCiphertext(limbs, received.level, received.degree)
+        if received.params_digest != self.engine.params.digest:
+            raise ParameterMismatchError("encrypted with other parameters than those of these keys")
+        return self.upload(received.limbs, received.level, received.degree)
+
+    def upload(self, limbs: NDArray[np.uint64], level: int, degree: int = 1) -> NativeCiphertext:
+        """Take limbs in that are encrypted under these keys.
+
+        Args:
+            limbs: shape (2, level + 1, N), NTT form, residues: checked by whoever made them.
+            level: rescalings left.
+            degree: 1, or 2 before a rescale.
+
+        Raises:
+            ParameterMismatchError: another shape.
+        """
+        params = self.engine.params
+        expected = (2, level + 1, params.n)
+        if limbs.shape != expected or not 0 <= level <= params.depth:
+            raise ParameterMismatchError(
+                f"limbs of shape {expected}, levels 0 to {params.depth} expected, got {limbs.shape}"
+            )
+        kernels = self.engine.kernels
+        made = kernels.upload(limbs.reshape(2, level + 1, 1, params.n))
+        return NativeCiphertext(kernels, made, level, degree, (self.key_id,))
+
+    def download(self, result: NativeCiphertext) -> NDArray[np.uint64]:
+        """Return the limbs of a result, shape (2, level + 1, N).
+
+        Raises:
+            InternalError: it is a batch, or belongs to other keys.
+        """
+        if result.owners != (self.key_id,):
+            raise InternalError(
+                f"a result of key set {self.key_id.hex()[:8]} expected, got one of "
+                f"{_named(result.owners)}: split the batch and give each result to its owner"
+            )
+        limbs = self.engine.kernels.download(result.limbs)
+        return limbs.reshape(2, result.level + 1, self.engine.params.n)
 
     def frame(self, result: NativeCiphertext) -> Ciphertext:
-        """Give a result back in the wire format's terms."""
+        """Give a result back in the wire format's terms.
+
+        Raises:
+            InternalError: it is a batch, or belongs to other keys.
+        """
         params = self.engine.params
         return Ciphertext(
-            result.limbs,
+            self.download(result),
             result.level,
             result.degree,
             self.engine.scales[result.level] ** result.degree,
@@ -118,25 +169,48 @@ class NativeKeys:
 
 
 def load_keys(engine: NativeEngine, key_id: bytes, keys: Iterable[EvaluationKey]) -> NativeKeys:
-    """Take checked evaluation keys in; their limbs are not copied if they are contiguous.
+    """Take checked evaluation keys in; the processor does not copy them if they are contiguous.
 
     Raises:
-        ParameterMismatchError: a key of another shape than the parameters'.
+        ParameterMismatchError: a key for other parameters, or of another shape.
     """
     params = engine.params
-    shape = (2, params.dnum, len(engine.ring.moduli), params.n)
-    relinearization: Limbs | None = None
-    rotations: dict[int, RotationKey] = {}
+    shape = (2, params.dnum, len(params.moduli) + len(params.special_moduli), params.n)
+    relinearization: LimbArray | None = None
+    rotations: dict[int, LimbArray] = {}
     for key in keys:
+        if key.params_digest != params.digest:
+            raise ParameterMismatchError("an evaluation key made for other parameters")
         if key.limbs.shape != shape:
             raise ParameterMismatchError(f"a key of shape {shape} expected, got {key.limbs.shape}")
-        limbs = np.ascontiguousarray(key.limbs, dtype=np.uint64)
+        limbs = engine.kernels.upload(key.limbs)
         if key.kind is KeyKind.RELINEARIZATION:
             relinearization = limbs
         else:
-            moved = automorphism(engine.ring, key.galois_element)
-            rotations[key.galois_element] = RotationKey(limbs, moved)
+            engine.galois(key.galois_element)
+            rotations[key.galois_element] = limbs
     return NativeKeys(engine, key_id, relinearization, rotations)
+
+
+def evaluator_for(keys: Sequence[NativeKeys], circuit: Circuit) -> NativeEvaluator:
+    """Make an evaluator of one circuit for a batch, constants encoded ahead.
+
+    Args:
+        keys: those of each batch entry, in order; or one client's, for batches of any size.
+        circuit: what it will run.
+
+    Raises:
+        KeyMismatchError: no keys, or keys of different engines.
+    """
+    from tacit.runtime.backends.native import NativeEvaluator
+
+    evaluator = NativeEvaluator(keys)
+    keys[0].engine.prepare(circuit)
+    return evaluator
+
+
+def _named(owners: Sequence[bytes]) -> str:
+    return ", ".join(owner.hex()[:8] for owner in owners) or "nobody"
 
 
 _NEEDED = "is needed and was not given: upload the keys that the model's signature asks for"

@@ -13,7 +13,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-Limbs = NDArray[np.uint64]
+from tacit.errors import OutOfMemoryError
+from tacit.kernels.limb_kernels import LimbArray
+
 Floats = NDArray[np.float64]
 
 _Key = tuple[object, ...]
@@ -28,8 +30,9 @@ class PlaintextCache:
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
-        self._entries: dict[_Key, tuple[Floats, Limbs]] = {}
+        self._entries: dict[_Key, tuple[Floats, LimbArray]] = {}
         self._used_bytes = 0
+        self._made = 0
         self._lock = threading.Lock()
 
     @property
@@ -37,18 +40,31 @@ class PlaintextCache:
         """Bytes of all encoded constants held."""
         return self._used_bytes
 
+    @property
+    def made(self) -> int:
+        """How often a constant was encoded."""
+        return self._made
+
     def find(
-        self, name: str, values: Floats, use: tuple[object, ...], make: Callable[[], Limbs]
-    ) -> Limbs:
-        """Return what `make` gives, from the cache if it was made before for the same `use`."""
+        self, name: str, values: Floats, use: tuple[object, ...], make: Callable[[], LimbArray]
+    ) -> LimbArray:
+        """Return what `make` gives, from the cache if it was made before for the same `use`.
+
+        Raises:
+            OutOfMemoryError: no memory to make it.
+        """
         place = values.__array_interface__["data"][0]
         key = (name, place, values.strides, values.shape, use)
         with self._lock:
             entry = self._entries.get(key)
             if entry is not None:
                 return entry[1]
-        made = make()
+        try:
+            made = make()
+        except MemoryError as error:
+            raise OutOfMemoryError(f"no memory to encode the constant {name!r}") from error
         with self._lock:
+            self._made += 1
             if key not in self._entries and self._used_bytes + made.nbytes <= self._limit:
                 self._entries[key] = (values, made)
                 self._used_bytes += made.nbytes

@@ -25,21 +25,21 @@ from tacit.runtime.backends.openfhe_plaintexts import PlaintextBudget
 from tacit.wire import Ciphertext, EvaluationKey, KeyKind
 
 
-def _budget() -> PlaintextBudget:
-    return PlaintextBudget(DEFAULT_PLAINTEXT_BYTES)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenFHEKeys:
-    """One owner's evaluation keys, loaded into OpenFHE's tables for the life of the process."""
+    """One owner's evaluation keys, loaded into OpenFHE's tables for the life of the process.
+
+    `size_bytes` counts the keys' residues.
+    """
 
     params: CryptoParams
     context: openfhe.CryptoContext
     template: Template
     key_id: bytes
     tag: str
+    size_bytes: int
+    budget: PlaintextBudget
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    budget: PlaintextBudget = field(default_factory=_budget)
 
     def evaluator(self, circuit: Circuit) -> OpenFHEEvaluator:
         """Make the evaluator of one circuit; all share a budget of encoded constants."""
@@ -87,13 +87,19 @@ class OpenFHEKeys:
         )
 
 
-def load_keys(params: CryptoParams, key_id: bytes, keys: Iterable[EvaluationKey]) -> OpenFHEKeys:
+def load_keys(
+    params: CryptoParams,
+    key_id: bytes,
+    keys: Iterable[EvaluationKey],
+    budget: PlaintextBudget | None = None,
+) -> OpenFHEKeys:
     """Make the context and load evaluation keys, one at a time to bound memory.
 
     Args:
         params: what the keys were made for.
         key_id: names the key set.
         keys: checked, each purpose once.
+        budget: of encoded constants; None for one of its own.
 
     Raises:
         InternalError: OpenFHE refuses what we wrote.
@@ -105,10 +111,13 @@ def load_keys(params: CryptoParams, key_id: bytes, keys: Iterable[EvaluationKey]
     context.MakeCKKSPackedPlaintext([0.0] * params.slots)
     template = template_from_context(openfhe.Serialize(context, openfhe.BINARY))
     tag = f"tacit-{key_id.hex()}"
+    size_bytes = 0
     for key in keys:
         if not _load(params, template, tag, key):
             raise InternalError("OpenFHE did not take an evaluation key")
-    return OpenFHEKeys(params, context, template, key_id, tag)
+        size_bytes += key.limbs.nbytes
+    budget = budget or PlaintextBudget(DEFAULT_PLAINTEXT_BYTES)
+    return OpenFHEKeys(params, context, template, key_id, tag, size_bytes, budget)
 
 
 def _load(params: CryptoParams, template: Template, tag: str, key: EvaluationKey) -> bool:

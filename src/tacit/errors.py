@@ -28,6 +28,7 @@
     └── InternalError              our own bug, or a limit the compiler should have kept
         ├── LevelError               no level left
         ├── CircuitError             a circuit that breaks its own rules
+        ├── OutOfMemoryError         an operation needs more memory than there is
         └── WorkerCrashError         a worker process died while it answered a request
 
 Messages say what was expected, what came, and what to do. They never hold a secret or slot values.
@@ -225,6 +226,12 @@ class CircuitError(InternalError):
     """A circuit that breaks its own rules."""
 
     code = "circuit"
+
+
+class OutOfMemoryError(InternalError):
+    """An operation needs more memory than there is; nothing was changed, smaller ones may work."""
+
+    code = "out_of_memory"
 
 
 class WorkerCrashError(InternalError):

@@ -32,6 +32,9 @@ MAX_LOG_QP_128 = {
 # log2(3.19) = 1.7 bits of modulus; two bits are kept in hand.
 SECURITY_MARGIN_BITS = 2.0
 
+NARROW_BITS = 50
+"""Primes below 2^50 are narrow: the native engine has faster instructions for them."""
+
 
 class Security(str, Enum):
     """What the parameters promise."""

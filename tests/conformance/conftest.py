@@ -11,7 +11,7 @@ from tests.conformance.backends import (
     clear_backend,
     openfhe_backend,
 )
-from tests.conformance.native_backend import native_backend
+from tests.conformance.native_backend import native_backend, native_batch_backend
 
 _BACKENDS = {
     "clear": (clear_backend, DEEP_TINY_INSECURE),
@@ -20,6 +20,7 @@ _BACKENDS = {
     "openfhe-shallow": (openfhe_backend, SHALLOW_TINY_INSECURE),
     "native": (native_backend, DEEP_TINY_INSECURE),
     "native-shallow": (native_backend, SHALLOW_TINY_INSECURE),
+    "native-batch": (native_batch_backend, DEEP_TINY_INSECURE),
 }
 
 
@@ -37,7 +38,7 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     return _backend(request.param)
 
 
-@pytest.fixture(params=["clear", "openfhe", "native"])
+@pytest.fixture(params=["clear", "openfhe", "native", "native-batch"])
 def deep_backend(request: pytest.FixtureRequest) -> Backend:
     """The backends with six levels."""
     return _backend(request.param)

@@ -10,6 +10,7 @@ import numpy as np
 import openfhe
 from numpy.typing import NDArray
 
+from tacit.kernels.cpu_kernels import CpuKernels
 from tacit.kernels.library import InstructionSet
 from tacit.openfhe_bytes import ForeignCiphertext, Template, read_ciphertext, write_ciphertext
 from tacit.openfhe_context import template_from_context
@@ -17,7 +18,7 @@ from tacit.openfhe_keys import read_automorphism_keys, read_relinearization_key
 from tacit.params import CryptoParams
 from tacit.runtime.backends.native import NativeEvaluator
 from tacit.runtime.backends.native_engine import NativeEngine
-from tacit.runtime.backends.native_keys import NativeCiphertext, load_keys
+from tacit.runtime.backends.native_keys import NativeCiphertext, NativeKeys, load_keys
 from tacit.runtime.backends.openfhe import OpenFHEEvaluator
 from tacit.runtime.backends.openfhe_parameters import make_context
 from tacit.wire import EvaluationKey, KeyKind
@@ -38,6 +39,7 @@ class Exchange:
         template: what surrounds limbs in OpenFHE's archives.
         openfhe: evaluator on OpenFHE ciphertexts.
         native: evaluator on limbs.
+        native_keys: the evaluation keys that it uses.
     """
 
     params: CryptoParams
@@ -46,6 +48,7 @@ class Exchange:
     template: Template
     openfhe: OpenFHEEvaluator
     native: NativeEvaluator
+    native_keys: NativeKeys
 
     def encrypt(self, values: Floats, level: int) -> Any:
         """Encrypt with OpenFHE."""
@@ -61,13 +64,13 @@ class Exchange:
         """Take the limbs out."""
         foreign, _ = read_ciphertext(openfhe.Serialize(ciphertext, openfhe.BINARY))
         level = self.params.depth - foreign.level
-        return NativeCiphertext(foreign.limbs, level, foreign.noise_scale_degree)
+        return self.native_keys.upload(foreign.limbs, level, foreign.noise_scale_degree)
 
     def to_openfhe(self, ciphertext: NativeCiphertext) -> Any:
         """Put limbs into an OpenFHE ciphertext."""
         scale = self.params.scale(ciphertext.level) ** ciphertext.degree
         foreign = ForeignCiphertext(
-            ciphertext.limbs,
+            self.native_keys.download(ciphertext),
             self.params.depth - ciphertext.level,
             ciphertext.degree,
             scale,
@@ -85,18 +88,33 @@ def make_exchange(
     instructions: InstructionSet | None = None,
     threads: int = 1,
     correct_rotations: bool = True,
+    engine: NativeEngine | None = None,
+    key_id: bytes = KEY_ID,
 ) -> Exchange:
-    """Make keys with OpenFHE and give their public limbs to the native backend."""
+    """Make keys with OpenFHE and give their public limbs to the native backend.
+
+    Args:
+        params: the parameters.
+        rotations: steps to make keys for.
+        instructions: of the native kernels.
+        threads: of the native kernels.
+        correct_rotations: see `NativeEvaluator`.
+        engine: to load the keys into, instead of a new one.
+        key_id: names the key set.
+    """
     context = make_context(params)
     keys = context.KeyGen()
     context.EvalMultKeyGen(keys.secretKey)
     context.EvalRotateKeyGen(keys.secretKey, list(rotations))
-    engine = NativeEngine(params, instructions=instructions, threads=threads)
-    limbs = load_keys(engine, KEY_ID, evaluation_keys(params, keys))
+    if engine is None:
+        engine = NativeEngine(
+            params, CpuKernels(params, instructions=instructions, threads=threads)
+        )
+    limbs = load_keys(engine, key_id, evaluation_keys(params, keys))
     native = NativeEvaluator(limbs, correct_rotations=correct_rotations)
     template = template_from_context(openfhe.Serialize(context, openfhe.BINARY))
     oracle = OpenFHEEvaluator(params, context, correct_rotations=correct_rotations)
-    return Exchange(params, context, keys, template, oracle, native)
+    return Exchange(params, context, keys, template, oracle, native, limbs)
 
 
 def evaluation_keys(params: CryptoParams, keys: Any) -> list[EvaluationKey]:

@@ -57,6 +57,24 @@ def _matrices(plan: LinearPlan, constants: dict[str, Floats], slots: int) -> dic
     return matrices
 
 
+@pytest.mark.parametrize(
+    ("folds", "joint"),
+    [((1, 2), (2,)), ((1, 4, 64), (2, 1)), ((256, 256), (2,)), ((1, 1), (2,))],
+    ids=str,
+)
+def test_folds_done_jointly_give_what_folds_one_by_one_give(
+    deep_backend: Backend, folds: tuple[int, ...], joint: tuple[int, ...]
+) -> None:
+    slots = deep_backend.params.slots
+    rng = np.random.default_rng(len(folds))
+    x, rows = rng.uniform(-1, 1, slots), rng.uniform(-1, 1, (2, slots)) / 4
+    terms = (LinearTerm(0, 0, 0, 0, 0), LinearTerm(0, 0, 8, 1, 1))
+    plan = LinearPlan(1, terms, "rows", "", folds, joint)
+    constants = {"rows": rows}
+    expected = _matrices(plan, constants, slots)[0, 0] @ x
+    deep_backend.check(lambda ev, inputs: ev.linear(inputs, plan, constants), [x], [expected])
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_linear_transforms_are_matrix_products(backend: Backend, seed: int) -> None:
     rng = np.random.default_rng(seed)

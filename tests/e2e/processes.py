@@ -27,9 +27,9 @@ def start(script: str, *words: str) -> "subprocess.Popen[str]":
 
 
 @contextmanager
-def server_process(script: str, repository: Path) -> Iterator[tuple[int, Ports]]:
+def server_process(script: str, repository: Path, *words: str) -> Iterator[tuple[int, Ports]]:
     """Run a server script; gives its process id and ports."""
-    with start(script, str(repository)) as process:
+    with start(script, str(repository), *words) as process:
         try:
             assert process.stdout is not None
             yield process.pid, Ports(**json.loads(process.stdout.readline()))

@@ -11,6 +11,8 @@ from tacit.client.client import Client
 from tacit.client.service import Service
 from tacit.client.transport import HttpTransport
 from tacit.errors import UnknownKeyError
+from tacit.kernels.build import build_if_stale
+from tacit.runtime.backends.loading import BackendName
 from tacit.runtime.key_rules import key_expectation
 from tacit.runtime.options import ServerOptions, WorkerLimits
 from tacit.runtime.server import ServerHandle
@@ -98,10 +100,14 @@ def url_of(server: ServerHandle) -> str:
     return f"http://127.0.0.1:{server.ports.http}"
 
 
-def test_damage_is_named_and_costs_no_other_customer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", list(BackendName), ids=lambda name: name.value)
+def test_damage_is_named_and_costs_no_other_customer(tmp_path: Path, backend: BackendName) -> None:
+    if backend is BackendName.NATIVE and not build_if_stale():
+        pytest.skip("no compiled kernels and no C++ compiler")
     root = write_repository(tmp_path / "models", arithmetic=MODEL)
     first, second = Customer.make(tmp_path / "1"), Customer.make(tmp_path / "2")
-    with ServerHandle(root, COLD) as server:
+    options = ServerOptions(workers=WorkerLimits(warm_start=False, backend=backend))
+    with ServerHandle(root, options) as server:
         url = url_of(server)
         for customer in (first, second):
             customer.upload(url)
@@ -132,4 +138,4 @@ def test_damage_is_found_before_the_first_request_where_workers_start_ahead(
             if not service.has_key(customer.keys.key_id):
                 break
         assert not service.has_key(customer.keys.key_id)
-        assert server.server.worker_pids() == []
+        assert server.server.key_sets_loaded() == 0

@@ -24,11 +24,19 @@ from tests.e2e.customers import BOUND, MODEL, VALUES, Customer
 from tests.runtime.models import arithmetic_artifact, write_repository
 
 
-@pytest.fixture(scope="module")
-def handle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerHandle]:
+@pytest.fixture(scope="module", params=list(BackendName), ids=lambda name: name.value)
+def handle(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[ServerHandle]:
     root = write_repository(tmp_path_factory.mktemp("models"), arithmetic=MODEL)
-    with ServerHandle(root) as running:
+    with ServerHandle(root, options_for(request.param)) as running:
         yield running
+
+
+def options_for(backend: BackendName) -> ServerOptions:
+    if backend is BackendName.NATIVE and not build_if_stale():
+        pytest.skip("no compiled kernels and no C++ compiler")
+    return ServerOptions(workers=WorkerLimits(backend=backend))
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +109,7 @@ def test_a_killed_worker_costs_one_request(
     question = customer.question(customer.encrypt(many))
     transport.infer(customer.question(customer.encrypt()))  # the worker is there and warm
     pids = set(handle.server.worker_pids())
+    assert len(pids) >= 1
     crashed: list[BaseException] = []
 
     def ask() -> None:
@@ -197,14 +206,27 @@ def test_encrypted_answers_at_128_bit_security(tmp_path: Path) -> None:
             assert customer.error(reply.frames, values) < BOUND
 
 
-def test_the_native_backend_answers_over_the_same_endpoint(tmp_path: Path) -> None:
+def test_the_default_computes_natively_and_says_so(tmp_path: Path) -> None:
     if not build_if_stale():
         pytest.skip("no compiled kernels and no C++ compiler")
     root = write_repository(tmp_path / "models", arithmetic=MODEL)
-    options = ServerOptions(workers=WorkerLimits(backend=BackendName.NATIVE))
-    customer = Customer.make(tmp_path / "keys")
-    with ServerHandle(root, options) as handle:
+    customers = [Customer.make(tmp_path / name) for name in "ab"]
+    with ServerHandle(root) as handle:
         url = f"http://127.0.0.1:{handle.ports.http}"
-        customer.upload(url)
-        reply = HttpTransport(url, None, 60.0).infer(customer.question(customer.encrypt()))
-    assert customer.error(reply.frames) < BOUND
+        transport = HttpTransport(url, None, 60.0)
+        for customer in customers:
+            customer.upload(url)
+            reply = transport.infer(customer.question(customer.encrypt()))
+            assert customer.error(reply.frames) < BOUND
+        status = httpx.get(f"{url}/v1/status").json()
+        counters = httpx.get(f"http://127.0.0.1:{handle.ports.metrics}/metrics").text
+    assert (status["backend"], status["backend_warning"]) == ("native", "")
+    assert status["isolation"] == "tenant"
+    (worker,) = status["workers"]
+    assert worker["owners"] == 2
+    params = MODEL.signature.params
+    residues = (len(params.moduli) + len(params.special_moduli)) * params.n
+    assert worker["keys"] == 2 * 2 * 2 * params.dnum * residues * 8
+    for name, value in (("key", worker["keys"]), ("constant", worker["constants"])):
+        assert f"\ntacit_worker_{name}_bytes {value:g}\n" in counters
+    assert "\ntacit_backend_native 1\n" in counters

@@ -24,49 +24,57 @@ static void expect(bool holds, const char *what) {
     std::exit(1);
 }
 
-static Words draw(const Setting &s, const std::vector<uint32_t> &mods) {
+// Rows of `batch` polynomials, one row per modulus named.
+static Words draw(const Setting &s, const std::vector<uint32_t> &mods, uint32_t batch = 1) {
     std::mt19937_64 random(1);
-    Words x(mods.size() * s.n());
+    const size_t length = batch * s.n();
+    Words x(mods.size() * length);
     for (size_t i = 0; i < x.size(); ++i) {
-        const uint64_t q = s.moduli[mods[i / s.n()]];
+        const uint64_t q = s.moduli[mods[i / length]];
         x[i] = i % 5 ? random() % q : q - 1;
     }
     return x;
 }
 
-static void check_below(const Setting &s, const std::vector<uint32_t> &mods, const Words &x) {
-    for (size_t i = 0; i < x.size(); ++i) expect(x[i] < s.moduli[mods[i / s.n()]], "below q");
+static void check_below(const Setting &s, const std::vector<uint32_t> &mods, const Words &x,
+                        uint32_t batch = 1) {
+    for (size_t i = 0; i < x.size(); ++i)
+        expect(x[i] < s.moduli[mods[i / (batch * s.n())]], "below q");
 }
 
-static void run_rows(const Setting &s, const tacit_ring *ring) {
+static void run_rows(const Setting &s, const tacit_ring *ring, uint32_t batch) {
     std::vector<uint32_t> mods;
     for (uint32_t i = 0; i < s.moduli.size(); ++i) mods.push_back(i);
     const uint32_t rows = mods.size();
-    const Words a = draw(s, mods);
+    const Words a = draw(s, mods, batch), shared = draw(s, mods);
     Words x = a, out(a.size()), constants(rows, 1);
-    tacit_ntt_forward(ring, rows, mods.data(), x.data());
-    check_below(s, mods, x);
-    tacit_ntt_inverse(ring, rows, mods.data(), x.data());
+    tacit_ntt_forward(ring, rows, mods.data(), batch, x.data());
+    check_below(s, mods, x, batch);
+    tacit_ntt_inverse(ring, rows, mods.data(), batch, x.data());
     expect(x == a, "round trip");
-    tacit_add(ring, rows, mods.data(), a.data(), a.data(), out.data());
-    tacit_subtract(ring, rows, mods.data(), out.data(), a.data(), out.data());
+    tacit_add(ring, rows, mods.data(), batch, a.data(), a.data(), 0, out.data());
+    tacit_subtract(ring, rows, mods.data(), batch, out.data(), a.data(), out.data());
     expect(out == a, "a + a - a");
-    tacit_negate(ring, rows, nullptr, a.data(), out.data());
-    tacit_scale(ring, rows, mods.data(), a.data(), a.data(), out.data(), constants.data(), x.data());
+    tacit_add(ring, rows, nullptr, batch, a.data(), shared.data(), 1, out.data());
+    check_below(s, mods, out, batch);
+    tacit_negate(ring, rows, nullptr, batch, a.data(), out.data());
+    tacit_scale(ring, rows, mods.data(), batch, a.data(), a.data(), out.data(), constants.data(),
+                x.data());
     expect(x == out, "(a - a) 1 - a");
-    tacit_add_constant(ring, rows, nullptr, a.data(), constants.data(), out.data());
-    check_below(s, mods, out);
+    tacit_add_constant(ring, rows, nullptr, batch, a.data(), constants.data(), out.data());
+    check_below(s, mods, out, batch);
     const std::vector<const uint64_t *> many(70, a.data());
-    tacit_dot(ring, rows, mods.data(), 70, many.data(), many.data(), out.data());
-    check_below(s, mods, out);
     const Words weights(rows * 2 * 70, 1);
     uint64_t *targets[2] = {out.data(), x.data()};
-    tacit_combine(ring, rows, mods.data(), 2, 70, many.data(), weights.data(), targets);
+    tacit_combine(ring, rows, mods.data(), batch, 2, 70, many.data(), weights.data(), targets);
     expect(out == x, "equal weights");
     std::vector<uint32_t> table(s.n() / 8);
     tacit_galois_table(s.log_n, 5, table.data());
-    tacit_automorphism(ring, rows, mods.data(), table.data(), 5, a.data(), rows - 1, a.data(), 1,
-                       out.data());
+    tacit_automorphism(ring, rows, mods.data(), batch, table.data(), 5, a.data(), rows - 1,
+                       a.data(), 1, out.data());
+    check_below(s, mods, out, batch);
+    if (batch > 1) return;
+    tacit_dot(ring, rows, mods.data(), 70, many.data(), many.data(), out.data());
     check_below(s, mods, out);
     std::vector<double> coefficients(s.n(), 0.5);
     expect(!tacit_encode(ring, rows, mods.data(), coefficients.data(), 1e30, out.data()), "encode");
@@ -75,8 +83,8 @@ static void run_rows(const Setting &s, const tacit_ring *ring) {
     expect(tacit_encode(ring, rows, mods.data(), coefficients.data(), 1e30, out.data()), "infinite");
 }
 
-static void run_level(const Setting &s, const tacit_ring *ring, uint32_t limbs) {
-    const size_t n = s.n();
+static void run_level(const Setting &s, const tacit_ring *ring, uint32_t limbs, uint32_t batch) {
+    const size_t length = batch * s.n();
     const uint32_t alpha = (s.full + s.dnum - 1) / s.dnum, digits = (limbs + alpha - 1) / alpha;
     const uint32_t rows = limbs + s.specials;
     const Words ones(size_t(limbs + s.specials) * rows, 1);
@@ -88,26 +96,34 @@ static void run_level(const Setting &s, const tacit_ring *ring, uint32_t limbs) 
     std::vector<uint32_t> key_mods, twice;
     for (uint32_t i = 0; i < 2 * s.dnum; ++i) key_mods.insert(key_mods.end(), every.begin(), every.end());
     for (uint32_t i = 0; i < 2; ++i) twice.insert(twice.end(), low.begin(), low.end());
-    const Words a = draw(s, low), key = draw(s, key_mods), pair = draw(s, twice);
-    Words extended(digits * rows * n), scratch(limbs * n), product(2 * rows * n), again(product);
-    tacit_mod_up(ring, &basis, a.data(), extended.data(), scratch.data(), key.data(), s.dnum,
-                 product.data());
-    tacit_key_product(ring, &basis, a.data(), extended.data(), key.data(), s.dnum, again.data());
+    const Words a = draw(s, low, batch), shared = draw(s, low), pair = draw(s, twice, batch);
+    const Words key = draw(s, key_mods), other = draw(s, key_mods);
+    std::vector<const uint64_t *> keys;
+    for (uint32_t entry = 0; entry < batch; ++entry)
+        keys.push_back(entry % 2 ? other.data() : key.data());
+    Words extended(digits * rows * length), scratch(limbs * length), product(2 * rows * length);
+    Words again(product);
+    tacit_mod_up(ring, &basis, batch, a.data(), extended.data(), scratch.data(), keys.data(),
+                 s.dnum, product.data());
+    tacit_key_product(ring, &basis, batch, a.data(), extended.data(), keys.data(), s.dnum,
+                      again.data());
     expect(product == again, "both products");
-    Words out(2 * limbs * n), work(2 * limbs * n), tensor(3 * limbs * n);
+    Words out(2 * limbs * length), work(2 * limbs * length), tensor(3 * limbs * length);
     const uint64_t *plus[2] = {a.data(), nullptr};
-    tacit_mod_down(ring, &basis, 2, product.data(), plus, out.data(), work.data());
-    check_below(s, twice, out);
+    tacit_mod_down(ring, &basis, 2, batch, product.data(), plus, shared.data(), out.data());
+    check_below(s, twice, out, batch);
+    tacit_mod_down(ring, &basis, 2, batch, again.data(), plus, nullptr, out.data());
+    check_below(s, twice, out, batch);
     const uint32_t counts[2] = {1, 2};
     const uint64_t *const left[3] = {pair.data(), pair.data(), pair.data()};
-    const uint64_t *const right[3] = {a.data(), a.data(), a.data()};
+    const uint64_t *const right[3] = {shared.data(), shared.data(), shared.data()};
     uint64_t *const targets[2] = {out.data(), work.data()};
-    tacit_dot_pairs(ring, limbs, low.data(), 2, counts, left, right, targets);
-    check_below(s, twice, work);
-    tacit_tensor(ring, limbs, pair.data(), pair.data(), tensor.data());
+    tacit_dot_pairs(ring, limbs, low.data(), batch, 2, counts, left, right, targets);
+    check_below(s, twice, work, batch);
+    tacit_tensor(ring, limbs, batch, pair.data(), pair.data(), tensor.data());
     if (limbs < 2) return;
-    Words lower(2 * (limbs - 1) * n), rows_of_last(2 * n);
-    tacit_rescale(ring, &basis, 2, pair.data(), lower.data(), rows_of_last.data());
+    Words lower(2 * (limbs - 1) * length), rows_of_last(2 * length);
+    tacit_rescale(ring, &basis, 2, batch, pair.data(), lower.data(), rows_of_last.data());
 }
 
 int main(int count, char **arguments) {
@@ -122,13 +138,18 @@ int main(int count, char **arguments) {
     }
     for (int path = 0; path < 3; ++path) {
         if (!(tacit_paths() >> path & 1)) continue;
+        int failure = -1;
         tacit_ring *ring = tacit_ring_new(s.log_n, primes, s.moduli.data(), s.roots.data(), path,
-                                          s.threads);
-        expect(ring, "ring");
-        expect(!tacit_ring_new(s.log_n, 1, s.moduli.data(), s.moduli.data(), path, 1), "bad root");
+                                          s.threads, &failure);
+        expect(ring && failure == TACIT_NONE, "ring");
+        expect(!tacit_ring_new(s.log_n, 1, s.moduli.data(), s.moduli.data(), path, 1, &failure) &&
+                   failure == TACIT_BAD_ARGUMENTS,
+               "bad root");
         const auto work = [&] {
-            run_rows(s, ring);
-            for (uint32_t limbs = 1; limbs <= s.full; ++limbs) run_level(s, ring, limbs);
+            for (uint32_t batch = 1; batch <= 3; batch += 2) {
+                run_rows(s, ring, batch);
+                for (uint32_t limbs = 1; limbs <= s.full; ++limbs) run_level(s, ring, limbs, batch);
+            }
         };
         std::thread other(work);  // rings are shared between callers
         work();

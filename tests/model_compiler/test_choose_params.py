@@ -23,8 +23,8 @@ from tacit.model_compiler.lowering.plans import (
     latency_plan,
 )
 from tacit.model_compiler.noise import predicted_error
-from tacit.model_compiler.op_times import OPERATIONS, Ring, Work, fit, reference_times
-from tacit.params import MAX_LOG_QP_128, SECURITY_MARGIN_BITS, Security
+from tacit.model_compiler.op_times import Backend, reference_times
+from tacit.params import MAX_LOG_QP_128, NARROW_BITS, SECURITY_MARGIN_BITS, CryptoParams, Security
 from tacit.runtime.backends.clear import ClearEvaluator
 from tests.model_compiler.scaled_graphs import (
     dense,
@@ -37,6 +37,7 @@ from tests.model_compiler.scaled_graphs import (
 )
 
 TIMES = reference_times()
+OPENFHE_TIMES = reference_times(Backend.OPENFHE)
 
 
 @pytest.mark.parametrize("depth", [1, 3, 6, 12])
@@ -49,10 +50,58 @@ def test_every_candidate_is_within_the_security_table(depth: int) -> None:
             assert params.log_first - params.log_scale >= 6
 
 
-def test_one_more_bit_of_scale_would_not_be_secure() -> None:
-    (params,) = [p for p in secure_params(13, 3) if p.dnum == 4]
-    more = 3 + 1
-    assert params.log_qp + more > MAX_LOG_QP_128[13] - SECURITY_MARGIN_BITS
+def kind(params: CryptoParams) -> tuple[int, bool, bool, int]:
+    narrow = [q >> NARROW_BITS == 0 for q in params.moduli]
+    return params.dnum, narrow[0], all(narrow[1:]), len(params.special_moduli)
+
+
+@pytest.mark.parametrize(("log_n", "depth"), [(13, 1), (13, 3), (14, 6), (15, 12)])
+def test_candidates_are_the_largest_secure_scale_of_each_kind(log_n: int, depth: int) -> None:
+    found = list(secure_params(log_n, depth))
+    assert len({kind(params) for params in found}) == len(found)
+    for params in found:
+        if params.log_scale == LARGEST_SCALE:
+            continue
+        headroom = params.log_first - params.log_scale
+        sizes = (params.log_scale + 1, min(params.log_scale + 1 + headroom, 60))
+        larger = CryptoParams.choose(log_n, depth, *sizes, params.dnum, Security.UNCHECKED_INSECURE)
+        insecure = larger.log_qp > MAX_LOG_QP_128[log_n] - SECURITY_MARGIN_BITS
+        assert insecure or kind(larger) != kind(params)
+
+
+def test_a_ring_has_narrow_candidates_beside_wide_ones() -> None:
+    kinds = {kind(params)[1:3] for params in secure_params(13, 1)}
+    assert kinds == {(True, True), (False, True), (False, False)}
+
+
+def test_the_native_engine_gets_narrow_primes_where_they_are_precise_enough() -> None:
+    graph = graph_of([dense(square_mlp(0, (30, 1, 1))).nodes[0]], {"x": 30, "h": 1}, ("x",), ("h",))
+
+    def choose(bits: float, backend: Backend) -> CryptoParams:
+        times = TIMES if backend is Backend.NATIVE else OPENFHE_TIMES
+        choice = choose_params(lambda slots: lower_latency(graph, slots, 32), 1, bits, times)
+        assert choice.precision_bits >= bits
+        assert choice.reason
+        assert any(c.params == choice.params for c in choice.neighbours)
+        return choice.params
+
+    relaxed = choose(16.0, Backend.NATIVE)
+    assert all(q >> NARROW_BITS == 0 for q in relaxed.moduli)
+    exact = choose(31.0, Backend.NATIVE)
+    assert any(q >> NARROW_BITS for q in exact.moduli)
+    # All primes cost OpenFHE the same, so that it gets the precision for nothing.
+    assert choose(16.0, Backend.OPENFHE).log_scale > relaxed.log_scale
+
+
+def test_one_more_bit_of_scale_is_one_more_bit_of_precision() -> None:
+    graph = dense(square_mlp(0, (30, 16, 2)))
+    depth = circuit_depth(graph)
+    choice = choose_params(lambda slots: lower_latency(graph, slots, 64), depth, 12.0, TIMES)
+    bits = [(c.params.log_scale, c.precision_bits) for c in choice.neighbours]
+    assert len(bits) >= 3
+    for (scale, lower), (next_scale, higher) in pairwise(bits):
+        assert next_scale == scale + 1
+        assert 0.5 < higher - lower < 1.5
 
 
 def test_the_smallest_ring_that_is_precise_enough_is_chosen() -> None:
@@ -115,25 +164,11 @@ def test_predicted_noise_of_a_polynomial_grows_with_its_slope() -> None:
     assert 6.0 < errors[1] / errors[0] < 9.0
 
 
-def test_the_fit_recovers_prices_from_times_made_of_them() -> None:
-    prices = Work(0.02, 2e-6, 3e-6, 2.5e-6, 1.5e-6, 1e-6)
-    rows = []
-    for log_n, limbs, dnum, specials in ((12, 4, 2, 2), (13, 6, 3, 2), (14, 9, 9, 1)):
-        for level in range(1, limbs):
-            ring = Ring(log_n, -(-limbs // dnum), specials, level + 1)
-            row = {"log_n": log_n, "limbs": limbs, "dnum": dnum, "specials": specials}
-            times = {name: ring.operation(name).at(prices) for name in OPERATIONS}
-            rows.append({**row, "level": level, **times})
-    found = fit(rows)
-    for name in ("calls", "transforms", "products", "plain_products", "scalar_products", "sums"):
-        assert getattr(found, name) == pytest.approx(getattr(prices, name), rel=1e-6)
-
-
 def test_predictions_count_what_the_circuit_does() -> None:
     graph = dense(square_mlp(0, (30, 16, 4)))
     lowered = lower_latency(graph, 128, 64)
     params = tiny_params(128, 3)
-    prediction = predict(lowered.circuit, params, TIMES)
+    prediction = predict(lowered.circuit, params, OPENFHE_TIMES)
     assert prediction.operations == {
         "hoist": 1,
         "hoisted": 3,

@@ -192,3 +192,77 @@ def test_draining_gives_up_after_its_time() -> None:
         assert [type(answer) for answer in answers] == [StoppingError, StoppingError]
 
     play(scenario, QueueLimits(parallel=1))
+
+
+def shared_by_tenant(lane: Lane) -> tuple[str, ...]:
+    return lane.model, lane.version, lane.digest, lane.plan, lane.tenant
+
+
+def play_shared(scenario: Callable[[Batcher, Gate], Awaitable[None]], limits: QueueLimits) -> None:
+    async def main() -> None:
+        gate = Gate()
+        batcher = Batcher(gate, limits, lambda job: None, shared_by_tenant)
+        await asyncio.wait_for(scenario(batcher, gate), 20)
+
+    asyncio.run(main())
+
+
+def test_owners_of_a_tenant_are_joined_into_one_job_each_with_its_own_keys() -> None:
+    async def scenario(batcher: Batcher, gate: Gate) -> None:
+        first = asyncio.ensure_future(ask(batcher, b"first", lane("a")))
+        await asyncio.sleep(0.01)
+        asking = [asyncio.ensure_future(ask(batcher, key.encode(), lane(key))) for key in "abcab"]
+        await asyncio.sleep(0.01)
+        gate.open.set()
+        assert await first == b"first"
+        assert await asyncio.gather(*asking) == [b"a", b"b", b"c", b"a", b"b"]
+        (joint,) = gate.jobs[1:]
+        used = sorted((work.owner.key_id, bytes(work.frames[0])) for work in joint.work)
+        assert used == [("a", b"a"), ("a", b"a"), ("b", b"b"), ("b", b"b"), ("c", b"c")]
+
+    play_shared(scenario, QueueLimits(parallel=1, owners=3))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("tu")), min_size=1, max_size=20),
+    st.integers(1, 4),
+    st.integers(1, 3),
+)
+def test_a_joint_job_keeps_its_limits_and_never_mixes_tenants(
+    owners: list[tuple[str, str]], joined: int, most_owners: int
+) -> None:
+    async def scenario(batcher: Batcher, gate: Gate) -> None:
+        asking = [
+            asyncio.ensure_future(ask(batcher, f"{key}{tenant}{i}".encode(), lane(key, tenant)))
+            for i, (key, tenant) in enumerate(owners)
+        ]
+        await asyncio.sleep(0)
+        gate.open.set()
+        answers = await asyncio.gather(*asking)
+        assert answers == [f"{k}{t}{i}".encode() for i, (k, t) in enumerate(owners)]
+        for job in gate.jobs:
+            assert len(job.work) <= joined
+            assert len({work.owner for work in job.work}) <= most_owners
+            for work in job.work:
+                assert work.owner.tenant == job.lane.tenant
+                assert bytes(work.frames[0]).startswith("".join(reversed(work.owner)).encode())
+
+    limits = QueueLimits(waiting=100, joined=joined, parallel=2, owners=most_owners)
+    play_shared(scenario, limits)
+
+
+def test_an_abandoned_request_of_another_owner_leaves_the_joint_job_as_it_is() -> None:
+    async def scenario(batcher: Batcher, gate: Gate) -> None:
+        first = asyncio.ensure_future(ask(batcher, b"first", lane("a")))
+        await asyncio.sleep(0.01)
+        asking = [asyncio.ensure_future(ask(batcher, k.encode(), lane(k))) for k in "abc"]
+        await asyncio.sleep(0.01)
+        asking[1].cancel()
+        gate.open.set()
+        answers = await asyncio.gather(first, *asking, return_exceptions=True)
+        assert answers[:2] == [b"first", b"a"]
+        assert answers[3] == b"c"
+        assert [len(job.work) for job in gate.jobs] == [1, 2]
+
+    play_shared(scenario, QueueLimits(parallel=1, owners=3))

@@ -106,13 +106,29 @@ def test_several_threads_give_the_same_answers_in_order_and_count_every_operatio
     frames = [row[0] for row in codec.encrypt(plan, many)]
     seen: list[int] = []
     with ThreadPoolExecutor(3) as threads:
-        parallel = Session(MODEL, session._keys, threads)
+        parallel = session.with_threads(threads)
         result = parallel.run("latency", frames, lambda done, total: seen.append(done))
     alone = session.run("latency", frames)
     assert [bytes(frame) for frame in result.frames] == [bytes(frame) for frame in alone.frames]
     answer = codec.decrypt(plan, [[bytes(frame)] for frame in result.frames])
     assert np.max(np.abs(answer - np.roll(many**2, -3, axis=-1) - 0.25)) < 2.0**-18
     assert seen == list(range(1, 49))
+
+
+@pytest.mark.parametrize("threads", [None, 2])
+@pytest.mark.parametrize("joined", [2, 3, 8])
+def test_batches_give_what_evaluations_one_by_one_give_byte_for_byte(
+    keys: KeyPair, codec: Codec, joined: int, threads: int | None
+) -> None:
+    many = np.random.default_rng(joined).uniform(-1, 1, (7, 1, SLOTS))
+    frames = [row[0] for row in codec.encrypt(MODEL.signature.plan("latency"), many)]
+    backend = BackendName.NATIVE if build_if_stale() else BackendName.OPENFHE
+    pool = ThreadPoolExecutor(threads) if threads else None
+    batches = Session.open(MODEL, key_frames(keys), pool, backend, joined)
+    together = batches.run("latency", frames).frames
+    alone = Session.open(MODEL, key_frames(keys), None, backend, joined=1)
+    one_by_one = [alone.run("latency", [frame]).frames[0] for frame in frames]
+    assert [bytes(frame) for frame in together] == [bytes(frame) for frame in one_by_one]
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 7])
@@ -128,7 +144,7 @@ def test_what_an_observer_raises_stops_every_thread_and_is_what_the_caller_hears
             raise AbandonedError("the client went away")
 
     with ThreadPoolExecutor(2) as threads:
-        parallel = Session(MODEL, session._keys, threads)
+        parallel = session.with_threads(threads)
         with pytest.raises(AbandonedError):
             parallel.run("latency", frames, observe)
     assert seen == list(range(1, stop_after + 1))

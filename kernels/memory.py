@@ -8,6 +8,8 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from tacit.errors import OutOfMemoryError
+
 Limbs = NDArray[np.uint64]
 
 
@@ -21,6 +23,8 @@ class ArrayPool:
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
         self._kept_bytes = 0
+        self._held_bytes = 0
+        self._peak_bytes = 0
         self._free: dict[int, list[Limbs]] = {}
         # Reentrant: a lease may end, by garbage collection, inside any of these methods.
         self._lock = threading.RLock()
@@ -30,8 +34,17 @@ class ArrayPool:
         """Bytes that nobody uses at the moment."""
         return self._kept_bytes
 
+    @property
+    def peak_bytes(self) -> int:
+        """Most bytes that were held at once, lent or waiting."""
+        return self._peak_bytes
+
     def array(self, shape: tuple[int, ...]) -> Limbs:
-        """Return an array of undefined content; it goes back when the last view of it is gone."""
+        """Return an array of undefined content; it goes back when the last view of it is gone.
+
+        Raises:
+            OutOfMemoryError: there is no memory, even without what is kept.
+        """
         words = prod(shape)
         with self._lock:
             waiting = self._free.get(words)
@@ -39,7 +52,7 @@ class ArrayPool:
             if memory is not None:
                 self._kept_bytes -= memory.nbytes
         if memory is None:
-            memory = np.empty(words, dtype=np.uint64)
+            memory = self._fresh(words)
         return np.asarray(_Lease(self, memory)).reshape(shape)
 
     def take_back(self, memory: Limbs) -> None:
@@ -48,6 +61,35 @@ class ArrayPool:
             if self._kept_bytes + memory.nbytes <= self._limit:
                 self._free.setdefault(len(memory), []).append(memory)
                 self._kept_bytes += memory.nbytes
+            else:
+                self._held_bytes -= memory.nbytes
+
+    def clear(self) -> None:
+        """Give back to the system what nobody uses."""
+        with self._lock:
+            self._free.clear()
+            self._held_bytes -= self._kept_bytes
+            self._kept_bytes = 0
+
+    def _fresh(self, words: int) -> Limbs:
+        memory: Limbs
+        try:
+            memory = np.empty(words, dtype=np.uint64)
+        except MemoryError:
+            self.clear()
+            memory = self._last_try(words)
+        with self._lock:
+            self._held_bytes += memory.nbytes
+            self._peak_bytes = max(self._peak_bytes, self._held_bytes)
+        return memory
+
+    def _last_try(self, words: int) -> Limbs:
+        try:
+            return np.empty(words, dtype=np.uint64)
+        except MemoryError as error:
+            raise OutOfMemoryError(
+                f"no memory for {8 * words} bytes of limbs: evaluate fewer requests at a time"
+            ) from error
 
 
 class _Lease:

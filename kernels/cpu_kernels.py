@@ -1,0 +1,362 @@
+"""Limb kernels on the processor: numpy arrays, and the compiled library on them."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import numpy as np
+
+from tacit.errors import InternalError, OutOfMemoryError
+from tacit.kernels import automorphism, elementwise, encode, ntt
+from tacit.kernels.automorphism import Automorphism
+from tacit.kernels.basis import Basis, mod_down, mod_up
+from tacit.kernels.keyswitch import KeyPointers, key_product, switch
+from tacit.kernels.library import InstructionSet
+from tacit.kernels.limb_kernels import Floats, Galois, KeyTable, LimbArray, Words
+from tacit.kernels.memory import ArrayPool
+from tacit.kernels.rescale import rescale
+from tacit.kernels.ring import Mods, Ring
+from tacit.params import CryptoParams
+
+DEFAULT_POOL_BYTES = 1 << 28
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _typed(method: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Raise OutOfMemoryError where numpy cannot allocate."""
+
+    @wraps(method)
+    def called(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return method(*args, **kwargs)
+        except MemoryError as error:
+            raise OutOfMemoryError(f"no memory for limbs: {error}") from error
+
+    return called
+
+
+class CpuKernels:
+    """`tacit.kernels.limb_kernels.LimbKernels` on the processor.
+
+    Args:
+        params: the parameters.
+        threads: share the limbs of one operation.
+        pool_bytes: how much memory of past results and working arrays to keep for the next.
+        instructions: by default the best of this processor.
+        library: the compiled kernels.
+
+    Attributes:
+        ring: the primes and their tables.
+
+    Raises:
+        UnusableEnvironmentError: there are no compiled kernels.
+        OutOfMemoryError: no memory for the tables.
+    """
+
+    def __init__(
+        self,
+        params: CryptoParams,
+        *,
+        threads: int = 1,
+        pool_bytes: int = DEFAULT_POOL_BYTES,
+        instructions: InstructionSet | None = None,
+        library: ctypes.CDLL | None = None,
+    ) -> None:
+        moduli, full = params.moduli + params.special_moduli, len(params.moduli)
+        self.ring = Ring(
+            params.log_n, moduli, instructions=instructions, threads=threads, library=library
+        )
+        self._bases = [Basis(self.ring, k, full, params.dnum) for k in range(1, full + 1)]
+        self._twice = [np.tile(np.arange(k, dtype=np.uint32), 2) for k in range(1, full + 1)]
+        self._twice_extended = [np.tile(basis.mods, 2) for basis in self._bases]
+        self._slots = encode.SlotTransform(params.log_n)
+        self._pool = ArrayPool(pool_bytes)
+
+    @property
+    def device(self) -> str:
+        """The instruction set in use."""
+        return f"cpu ({self.ring.instructions.name.lower()})"
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes that are kept for the next results."""
+        return self._pool.kept_bytes
+
+    @property
+    def peak_bytes(self) -> int:
+        """Most bytes that results and working arrays took at once."""
+        return self._pool.peak_bytes
+
+    @_typed
+    def upload(self, words: Words) -> LimbArray:
+        """Take an array in, without a copy if it is contiguous."""
+        return np.ascontiguousarray(words, dtype=np.uint64)
+
+    @_typed
+    def download(self, a: LimbArray) -> Words:
+        """Return the array itself, or a copy if it is not contiguous."""
+        return np.ascontiguousarray(_own(a))
+
+    @_typed
+    def transform(self, coefficients: Words) -> LimbArray:
+        """Transform a copy of coefficients (limbs, N)."""
+        made = np.array(coefficients, dtype=np.uint64)
+        ntt.forward(self.ring, made)
+        return made[None, :, None]
+
+    @_typed
+    def encode(
+        self, slots: Floats, scale: float, level: int, *, extended: bool = False
+    ) -> LimbArray:
+        """Encode real slots."""
+        basis = self._bases[level]
+        mods, rows = (basis.mods, basis.rows) if extended else (None, basis.limbs)
+        coefficients = self._slots.coefficients(slots)
+        return encode.encode(self.ring, coefficients, scale, mods, rows)[None, :, None]
+
+    @_typed
+    def galois(self, element: int) -> Galois:
+        """Prepare X -> X^element."""
+        return automorphism.automorphism(self.ring, element)
+
+    def key_table(self, keys: Sequence[LimbArray]) -> KeyTable:
+        """Take the addresses of switching keys."""
+        return KeyPointers(self.ring, [_own(key) for key in keys])
+
+    def part(self, a: LimbArray, component: int) -> LimbArray:
+        """Return a view of one component."""
+        return _own(a)[component : component + 1]
+
+    def join(self, arrays: Sequence[LimbArray]) -> LimbArray:
+        """Put batches one after the other."""
+        words = [_own(a) for a in arrays]
+        if not words or any(_but_batch(w) != _but_batch(words[0]) for w in words):
+            raise InternalError(f"equal shapes expected, got {[w.shape for w in words]}")
+        components, rows, _, n = words[0].shape
+        out = self._array(components, rows, sum(w.shape[2] for w in words), n)
+        return np.concatenate(words, axis=2, out=out)
+
+    def split(self, a: LimbArray) -> list[LimbArray]:
+        """Copy each batch entry."""
+        words = _own(a)
+        components, rows, batch, n = words.shape
+        if batch == 1:
+            return [words]
+        entries: list[LimbArray] = []
+        for entry in range(batch):
+            out = self._array(components, rows, 1, n)
+            out[:, :, 0] = words[:, :, entry]
+            entries.append(out)
+        return entries
+
+    def add(self, a: LimbArray, b: LimbArray) -> LimbArray:
+        """Return a + b."""
+        x, y = _alike(a, b)
+        out, batch = self._array(*x.shape), x.shape[2]
+        return elementwise.add(self.ring, x, y, self._mods(x), out, batch=batch)
+
+    def subtract(self, a: LimbArray, b: LimbArray) -> LimbArray:
+        """Return a - b."""
+        x, y = _alike(a, b)
+        out, batch = self._array(*x.shape), x.shape[2]
+        return elementwise.subtract(self.ring, x, y, self._mods(x), out, batch=batch)
+
+    def negate(self, a: LimbArray) -> LimbArray:
+        """Return -a."""
+        x = _own(a)
+        out, batch = self._array(*x.shape), x.shape[2]
+        return elementwise.negate(self.ring, x, self._mods(x), out, batch=batch)
+
+    def scale(self, a: LimbArray, constants: Words) -> LimbArray:
+        """Multiply limb i by constants[i]."""
+        x, limbs = _own(a), len(constants)
+        components, _, batch, n = x.shape
+        out = self._array(components, limbs, batch, n)
+        for part, target in zip(x, out, strict=True):
+            elementwise.scale(self.ring, part[:limbs], constants, out=target, batch=batch)
+        return out
+
+    def add_constant(self, a: LimbArray, constants: Words) -> LimbArray:
+        """Add constants[i] to limb i of the first component."""
+        x = _own(a)
+        out = self._array(*x.shape)
+        out[1] = x[1]
+        elementwise.add_constant(self.ring, x[0], constants, out=out[0], batch=x.shape[2])
+        return out
+
+    def add_plain(self, a: LimbArray, plain: LimbArray) -> LimbArray:
+        """Add a plaintext to the first component."""
+        x = _own(a)
+        out = self._array(*x.shape)
+        out[1] = x[1]
+        elementwise.add(self.ring, x[0], _own(plain), out=out[0], batch=x.shape[2])
+        return out
+
+    def tensor(self, a: LimbArray, b: LimbArray) -> LimbArray:
+        """Multiply ciphertexts without relinearising."""
+        x, y = _alike(a, b)
+        out = self._array(3, *x.shape[1:])
+        return elementwise.tensor(self.ring, x, y, out, batch=x.shape[2])
+
+    def dot_pairs(
+        self,
+        terms: Sequence[Sequence[tuple[LimbArray, LimbArray]]],
+        level: int,
+        *,
+        extended: bool = False,
+    ) -> list[LimbArray]:
+        """Return sums of ciphertexts times plaintexts."""
+        basis = self._bases[level]
+        mods, rows = (basis.mods, basis.rows) if extended else (None, basis.limbs)
+        pairs = [[(_own(a), _own(b)) for a, b in part] for part in terms]
+        batch = pairs[0][0][0].shape[2] if pairs and pairs[0] else 1
+        out = [self._array(2, rows, batch, self.ring.n) for _ in pairs]
+        elementwise.dot_pairs(self.ring, pairs, out, mods, batch=batch)
+        return list(out)
+
+    def combine(self, inputs: Sequence[LimbArray], weights: LimbArray) -> list[LimbArray]:
+        """Return a matrix of scalars times ciphertexts."""
+        words, table = [_own(a) for a in inputs], _own(weights)
+        out = [self._array(*words[0].shape) for _ in range(table.shape[1])]
+        for component in range(words[0].shape[0]):
+            sources, targets = [w[component] for w in words], [o[component] for o in out]
+            batch = words[0].shape[2]
+            elementwise.combine(self.ring, sources, table, None, targets, batch=batch)
+        return list(out)
+
+    def rescale(self, a: LimbArray) -> LimbArray:
+        """Divide by the last modulus."""
+        x = _own(a)
+        components, limbs, batch, n = x.shape
+        if limbs < 2:
+            raise InternalError("one limb cannot be rescaled")
+        out, scratch = (
+            self._array(components, limbs - 1, batch, n),
+            self._array(components, batch, n),
+        )
+        rescale(self._bases[limbs - 1], x, out, scratch, batch=batch)
+        return out
+
+    def times_p(self, a: LimbArray) -> LimbArray:
+        """Return P a over QP."""
+        x = _own(a)
+        components, limbs, batch, n = x.shape
+        basis = self._bases[limbs - 1]
+        out = self._array(components, basis.rows, batch, n)
+        out[:, limbs:] = 0
+        for part, target in zip(x, out, strict=True):
+            elementwise.scale(self.ring, part, basis.p_product, out=target[:limbs], batch=batch)
+        return out
+
+    def mod_up(self, a: LimbArray) -> LimbArray:
+        """Extend digits to QP."""
+        x = _own(a)
+        basis, batch = self._bases[x.shape[1] - 1], x.shape[2]
+        digits = self._array(basis.digits, basis.rows, batch, self.ring.n)
+        mod_up(basis, x, digits, self._array(*x.shape), batch=batch)
+        return digits
+
+    def key_product(self, a: LimbArray, digits: LimbArray, keys: KeyTable) -> LimbArray:
+        """Sum digits times keys."""
+        x, pointers = _own(a), _pointers(keys)
+        basis = self._bases[x.shape[1] - 1]
+        out = self._array(2, basis.rows, keys.batch, self.ring.n)
+        key_product(basis, x, _own(digits), pointers, out)
+        return out
+
+    def switch(self, a: LimbArray, keys: KeyTable) -> tuple[LimbArray, LimbArray]:
+        """Extend digits and multiply them by keys."""
+        x, pointers = _own(a), _pointers(keys)
+        basis, n = self._bases[x.shape[1] - 1], self.ring.n
+        digits = self._array(basis.digits, basis.rows, keys.batch, n)
+        out = self._array(2, basis.rows, keys.batch, n)
+        switch(basis, x, pointers, out, digits, self._array(basis.limbs, keys.batch, n))
+        return out, digits
+
+    def automorphism(
+        self,
+        level: int,
+        a: LimbArray,
+        moved: Galois,
+        *,
+        plus: LimbArray | None = None,
+        into: LimbArray | None = None,
+    ) -> LimbArray:
+        """Permute two components over QP."""
+        x = _own(a)
+        return automorphism.apply(
+            self.ring,
+            _table(moved),
+            x,
+            self._twice_extended[level],
+            plus=None if plus is None else _own(plus),
+            accumulate=into is not None,
+            out=self._array(*x.shape) if into is None else _own(into),
+            batch=x.shape[2],
+        )
+
+    def mod_down(
+        self,
+        level: int,
+        x: LimbArray,
+        *,
+        plus: Sequence[LimbArray | None] = (),
+        moved: Galois | None = None,
+        shared: LimbArray | None = None,
+    ) -> LimbArray:
+        """Divide by P."""
+        basis, words = self._bases[level], _own(x)
+        components, _, batch, n = words.shape
+        added = [None if part is None else _own(part) for part in plus or (None,) * components]
+        if moved is not None:
+            words = self._permuted(words, moved)
+            added = [None if part is None else self._permuted(part, moved) for part in added]
+        out = self._array(components, basis.limbs, batch, n)
+        all_rows = None if shared is None else _own(shared)[0]
+        mod_down(basis, words, added, out, shared=all_rows, batch=batch)
+        return out
+
+    def _permuted(self, x: Words, moved: Galois) -> Words:
+        # Nothing is added, so no modulus matters: all rows count as entries of one.
+        entries = self.ring.rows_of(x)
+        out = self._array(*x.shape)
+        return automorphism.apply(self.ring, _table(moved), x, out=out, batch=entries)
+
+    def _array(self, *shape: int) -> Words:
+        return self._pool.array(shape)
+
+    def _mods(self, x: Words) -> Mods | None:
+        return None if x.shape[0] == 1 else self._twice[x.shape[1] - 1]
+
+
+def _own(a: LimbArray) -> Words:
+    if not isinstance(a, np.ndarray):
+        raise InternalError(f"{type(a).__name__} is no array of this device")
+    return a
+
+
+def _alike(a: LimbArray, b: LimbArray) -> tuple[Words, Words]:
+    if a.shape != b.shape:
+        raise InternalError(f"arrays of one shape expected, got {a.shape} and {b.shape}")
+    return _own(a), _own(b)
+
+
+def _but_batch(a: Words) -> tuple[int, ...]:
+    return (*a.shape[:2], *a.shape[3:])
+
+
+def _pointers(keys: KeyTable) -> KeyPointers:
+    if not isinstance(keys, KeyPointers):
+        raise InternalError(f"{type(keys).__name__} is no table of keys of this device")
+    return keys
+
+
+def _table(moved: Galois) -> Automorphism:
+    if not isinstance(moved, Automorphism):
+        raise InternalError(f"{type(moved).__name__} is no automorphism of this device")
+    return moved

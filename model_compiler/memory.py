@@ -1,0 +1,176 @@
+"""Memory of a served model on the native engine, before any key exists.
+
+Keys, frames, encoded constants and tables follow from the parameters and the circuit; working
+arrays from running the circuit on sizes (`native_arrays`). `python -m bench memory` compares all of
+it with a process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tacit.circuit import Circuit, WeightedSumPlan
+from tacit.model_compiler.cost import CostModel, execute_types
+from tacit.model_compiler.native_arrays import pool_bytes
+from tacit.model_compiler.op_times import Backend, MachineTimes
+from tacit.params import CryptoParams
+from tacit.signature import Plan, Signature, TensorSpec
+from tacit.wire import Packing, ciphertext_frame_bytes, evaluation_key_frame_bytes
+
+Floats = NDArray[np.float64]
+
+
+# Python's objects of a served model and of its first request; question `memory` of `bench` found
+# 0.6 to 1.9 MB for eight models beside what is accounted for here.
+OBJECT_BYTES = 1_200_000
+
+
+@dataclass(frozen=True, slots=True)
+class KeyMemory:
+    """What one customer's evaluation keys take.
+
+    Attributes:
+        keys: rotation keys and the relinearisation key.
+        each_bytes: one key in the server's memory.
+        each_upload_bytes: its frame, sent once.
+        permutation_bytes: tables of the rotations' permutations.
+    """
+
+    keys: int
+    each_bytes: int
+    each_upload_bytes: int
+    permutation_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """All keys in memory."""
+        return self.keys * self.each_bytes
+
+    @property
+    def upload_bytes(self) -> int:
+        """All frames."""
+        return self.keys * self.each_upload_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PlanMemory:
+    """What one plan takes, one evaluation at a time.
+
+    Attributes:
+        input_bytes: input ciphertexts in memory; input_frame_bytes: on the wire.
+        output_bytes: answers in memory; output_frame_bytes: on the wire.
+        encoded_bytes: constants, encoded once for all customers.
+        value_bytes: the same constants as numbers, as the artifact holds them.
+        working_bytes: intermediate ciphertexts and working arrays, kept between evaluations.
+    """
+
+    input_bytes: int
+    input_frame_bytes: int
+    output_bytes: int
+    output_frame_bytes: int
+    encoded_bytes: int
+    value_bytes: int
+    working_bytes: int
+
+    @property
+    def resident_bytes(self) -> int:
+        """Memory of an evaluation beside keys and tables, its frames included."""
+        frames = self.input_frame_bytes + self.output_frame_bytes
+        constants = self.encoded_bytes + self.value_bytes
+        return self.input_bytes + frames + constants + self.working_bytes
+
+
+def key_memory(signature: Signature) -> KeyMemory:
+    """Account for one customer's keys."""
+    params, rotations = signature.params, len(signature.rotations)
+    moduli = params.moduli + params.special_moduli
+    return KeyMemory(
+        keys=rotations + signature.relinearization,
+        each_bytes=params.evaluation_key_bytes,
+        each_upload_bytes=evaluation_key_frame_bytes(
+            Packing.BITS, params.log_n, moduli, params.dnum
+        ),
+        permutation_bytes=rotations * params.n // 2,
+    )
+
+
+def table_bytes(params: CryptoParams) -> int:
+    """Return what the tables of a ring take: roots, the rotations' correction, the encoder's."""
+    primes = len(params.moduli) + len(params.special_moduli)
+    return params.n * (32 * primes + 8 * len(params.moduli)) + params.slots * 24
+
+
+def plan_memory(circuit: Circuit, params: CryptoParams, plan: Plan) -> PlanMemory:
+    """Account for one plan."""
+    model = CostModel(params, MachineTimes(Backend.NATIVE, {}, ""))
+    execute_types(circuit, model)
+    sums = [
+        (circuit.types[node.inputs[0]].level + 1, circuit.constants[node.attribute.weights])
+        for node in circuit.nodes
+        if isinstance(node.attribute, WeightedSumPlan)
+    ]
+    return PlanMemory(
+        input_bytes=_limb_bytes(params, plan.inputs),
+        input_frame_bytes=_frame_bytes(params, plan.inputs, Packing.BITS),
+        output_bytes=_limb_bytes(params, plan.outputs),
+        output_frame_bytes=_frame_bytes(params, plan.outputs, Packing.RAW),
+        encoded_bytes=model.plaintext_bytes + sum(_scalar_bytes(*each) for each in sums),
+        value_bytes=sum(values.nbytes for values in circuit.constants.values()),
+        working_bytes=pool_bytes(circuit, params),
+    )
+
+
+def process_bytes(signature: Signature, memory: PlanMemory) -> int:
+    """Return what a process takes for one model, one customer and one request at a time."""
+    keys = key_memory(signature)
+    shared = table_bytes(signature.params) + keys.total_bytes + keys.permutation_bytes
+    return shared + memory.resident_bytes + OBJECT_BYTES
+
+
+def memory_facts(signature: Signature, circuits: dict[str, Circuit]) -> dict[str, object]:
+    """Return the whole account, JSON-serialisable, for reports."""
+    keys, params = key_memory(signature), signature.params
+    return {
+        "keys": {
+            **asdict(keys),
+            "total_bytes": keys.total_bytes,
+            "upload_bytes": keys.upload_bytes,
+        },
+        "table_bytes": table_bytes(params),
+        "plans": {
+            plan.name: _facts(signature, plan_memory(circuits[plan.name], params, plan))
+            for plan in signature.plans
+        },
+    }
+
+
+def _facts(signature: Signature, memory: PlanMemory) -> dict[str, int]:
+    return {
+        **asdict(memory),
+        "resident_bytes": memory.resident_bytes,
+        "process_bytes": process_bytes(signature, memory),
+    }
+
+
+def _scalar_bytes(limbs: int, weights: Floats) -> int:
+    """Return what a matrix of scalars takes as residues; rows without zeros if most are zero."""
+    used = np.count_nonzero(weights, axis=1)
+    dense = 2 * used.sum() >= weights.size
+    count = weights.size if dense else np.maximum(used, 1).sum()
+    return int(8 * limbs * count)
+
+
+def _limb_bytes(params: CryptoParams, specs: Iterable[TensorSpec]) -> int:
+    return sum(s.layout.ciphertexts * params.ciphertext_bytes(s.level) for s in specs)
+
+
+def _frame_bytes(params: CryptoParams, specs: Iterable[TensorSpec], packing: Packing) -> int:
+    return sum(
+        spec.layout.ciphertexts
+        * ciphertext_frame_bytes(packing, params.log_n, params.moduli[: spec.level + 1])
+        for spec in specs
+    )

@@ -1,0 +1,273 @@
+"""Which arrays the native engine holds while it runs a circuit: its own steps, on sizes alone.
+
+Every step takes and gives back what the engine's does, in the same order, so that the account ends
+where the engine's pool does: memory is kept by size and lent again, and the most that was ever held
+is what a process needs. `tests/model_compiler/test_memory.py` compares the two.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tacit.circuit import Chebyshev, Circuit, LinearPlan, Plain, ValueType, WeightedSumPlan, execute
+from tacit.decompose import chebyshev_by_powers
+from tacit.model_compiler.coarse_costs import has_baby_steps
+from tacit.model_compiler.op_work import Ring
+from tacit.params import CryptoParams
+from tacit.type_rules import (
+    combination_type,
+    dropped_type,
+    product_type,
+    rescaled_type,
+    sum_type,
+)
+
+Floats = NDArray[np.float64]
+
+# What the engine keeps of memory that nobody uses, by default.
+POOL_LIMIT_BYTES = 1 << 28
+
+
+@dataclass(slots=True)
+class Pool:
+    """Lends rows of N residues as the engine's pool does; counts instead of allocating.
+
+    Attributes:
+        limit_rows: how many unused rows to keep.
+        peak_rows: the most that were held at once, lent or kept.
+    """
+
+    limit_rows: float = float("inf")
+    peak_rows: int = 0
+    _held: int = 0
+    _kept: int = 0
+    _free: Counter[int] = field(default_factory=Counter)
+
+    def lend(self, *shape: int) -> Lease:
+        """Take an array."""
+        rows = int(np.prod(shape))
+        if self._free[rows]:
+            self._free[rows] -= 1
+            self._kept -= rows
+        else:
+            self._held += rows
+            self.peak_rows = max(self.peak_rows, self._held)
+        return Lease(self, rows)
+
+    def take_back(self, rows: int) -> None:
+        """Keep an array for the next of its size, within the limit."""
+        if self._kept + rows <= self.limit_rows:
+            self._free[rows] += 1
+            self._kept += rows
+        else:
+            self._held -= rows
+
+
+class Lease:
+    """An array in use; its rows go back when nobody holds it, as an array's memory does."""
+
+    __slots__ = ("_pool", "_rows")
+
+    def __init__(self, pool: Pool, rows: int) -> None:
+        self._pool = pool
+        self._rows = rows
+
+    def __del__(self) -> None:
+        self._pool.take_back(self._rows)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """A ciphertext: its type and its array, None if that is not the pool's."""
+
+    type: ValueType
+    array: Lease | None
+
+
+def pool_bytes(circuit: Circuit, params: CryptoParams) -> int:
+    """Return the most bytes that the engine's pool holds for one evaluation at a time."""
+    shadow = _Shadow(params, Pool(POOL_LIMIT_BYTES / (8 * params.n)))
+    inputs = [Held(circuit.types[value], None) for value in circuit.inputs]
+    outputs = execute(circuit, inputs, shadow)
+    del outputs
+    return 8 * params.n * shadow.pool.peak_rows
+
+
+class _Kernels:
+    """The arrays that `tacit.kernels.cpu_kernels` takes, for one ciphertext at a time."""
+
+    def __init__(self, params: CryptoParams, pool: Pool) -> None:
+        self.lend = pool.lend
+        self.rings = [Ring.at_level(params, level) for level in range(params.depth + 1)]
+
+    def rescale(self, limbs: int) -> Lease:
+        out, scratch = self.lend(2, limbs - 1), self.lend(2)
+        del scratch
+        return out
+
+    def mod_up(self, ring: Ring) -> Lease:
+        digits = self.lend(ring.digits, ring.rows)
+        self.lend(ring.limbs)
+        return digits
+
+    def switch(self, ring: Ring) -> tuple[Lease, Lease]:
+        digits, out = self.lend(ring.digits, ring.rows), self.lend(2, ring.rows)
+        self.lend(ring.limbs)
+        return out, digits
+
+    def mod_down(self, ring: Ring, components: int = 2, *, moved: bool = False) -> Lease:
+        held = [self.lend(2, ring.rows), self.lend(ring.limbs)] if moved else []
+        out = self.lend(components, ring.limbs)
+        held.clear()
+        return out
+
+
+class _Shadow:
+    """An Evaluator that takes the arrays that `NativeEvaluator` takes."""
+
+    def __init__(self, params: CryptoParams, pool: Pool) -> None:
+        self.pool = pool
+        self._slots = params.slots
+        self._kernels = _Kernels(params, pool)
+
+    def add(self, a: Held, b: Held) -> Held:
+        return Held(sum_type(a.type, b.type), self._like(a))
+
+    def subtract(self, a: Held, b: Held) -> Held:
+        return self.add(a, b)
+
+    def negate(self, a: Held) -> Held:
+        return Held(a.type, self._like(a))
+
+    def add_plain(self, a: Held, plain: Plain) -> Held:
+        return Held(a.type, self._like(a))
+
+    def multiply_plain(self, a: Held, plain: Plain) -> Held:
+        return Held(product_type(a.type), self._like(a))
+
+    def multiply(self, a: Held, b: Held) -> Held:
+        to = product_type(a.type, b.type)
+        ring = self._kernels.rings[to.level]
+        product = self.pool.lend(3, ring.limbs)
+        switched = self._kernels.switch(ring)
+        made = self._kernels.mod_down(ring)
+        del product, switched
+        return Held(to, made)
+
+    def rotate(self, a: Held, steps: int) -> Held:
+        return self.rotate_many(a, (steps,))[0]
+
+    def rotate_many(self, a: Held, steps: Sequence[int]) -> list[Held]:
+        ring, kernels = self._kernels.rings[a.type.level], self._kernels
+        digits, products, rotated = None, [], {0: a}
+        for step in dict.fromkeys(step % self._slots for step in steps if step % self._slots):
+            if digits is None:
+                product, digits = kernels.switch(ring)
+            else:
+                product = self.pool.lend(2, ring.rows)
+            products = [product]  # the one before is given back only now
+            rotated[step] = Held(a.type, kernels.mod_down(ring, moved=True))
+        del digits, products
+        return [rotated[step % self._slots] for step in steps]
+
+    def rescale(self, a: Held) -> Held:
+        return Held(rescaled_type(a.type), self._kernels.rescale(a.type.level + 1))
+
+    def drop(self, a: Held, level: int) -> Held:
+        cut = self.pool.lend(2, level + 2)
+        made = self._kernels.rescale(level + 2)
+        del cut
+        return Held(dropped_type(a.type, level), made)
+
+    def linear(
+        self, inputs: Sequence[Held], plan: LinearPlan, constants: Mapping[str, Floats]
+    ) -> list[Held]:
+        to = combination_type([a.type for a in inputs])
+        ring = self._kernels.rings[inputs[0].type.level]
+        sums = self._diagonals(ring, plan)  # kept to the end, as the engine does
+        outputs = [Held(to, self._kernels.rescale(ring.limbs)) for _ in sums]
+        for steps in plan.fold_sums():
+            outputs = [self._folded(output, steps) for output in outputs]
+        if not plan.bias:
+            return outputs
+        return [Held(to, self._like(output)) for output in outputs]
+
+    def weighted_sum(
+        self, inputs: Sequence[Held], plan: WeightedSumPlan, constants: Mapping[str, Floats]
+    ) -> list[Held]:
+        to, limbs = combination_type([a.type for a in inputs]), inputs[0].type.level + 1
+        sums = [self.pool.lend(2, limbs) for _ in range(plan.outputs)]
+        outputs = [Held(to, self._kernels.rescale(limbs)) for _ in sums]
+        if not plan.bias:
+            return outputs
+        return [Held(to, self._like(output)) for output in outputs]
+
+    def chebyshev(self, a: Held, polynomial: Chebyshev, constants: Mapping[str, Floats]) -> Held:
+        name = polynomial.coefficients
+        return chebyshev_by_powers(self, a, constants[name], key=name)
+
+    def type_of(self, a: Held) -> ValueType:
+        return a.type
+
+    def _like(self, a: Held) -> Lease:
+        return self.pool.lend(2, a.type.level + 1)
+
+    def _folded(self, a: Held, steps: Sequence[int]) -> Held:
+        if len(steps) == 1:
+            return self.add(a, self.rotate(a, steps[0]))
+        ring, lend = self._kernels.rings[a.type.level], self.pool.lend
+        held = [lend(2, ring.rows), lend(ring.limbs), self._kernels.mod_up(ring)]
+        held += [lend(2, ring.rows), lend(2, ring.rows)][: len(steps)]  # a product and the next
+        made = self._kernels.mod_down(ring)
+        held.clear()
+        return Held(a.type, made)
+
+    def _diagonals(self, ring: Ring, plan: LinearPlan) -> list[Lease]:
+        extended = has_baby_steps(plan, self._slots)
+        rotated = self._rotated(ring, plan) if extended else []
+        made = [self._output(ring, plan, output, extended) for output in range(plan.outputs)]
+        rotated.clear()
+        return made
+
+    def _rotated(self, ring: Ring, plan: LinearPlan) -> list[Lease]:
+        lend, kept, digits = self.pool.lend, [], None
+        product: Lease | None = None
+        for index in range(1 + max(term.input for term in plan.terms)):
+            steps = {step % self._slots for step in plan.baby_steps(index)}
+            unmoved, digits = lend(2, ring.rows), None
+            kept += [unmoved] if 0 in steps else []
+            for _ in steps - {0}:
+                digits = self._kernels.mod_up(ring) if digits is None else digits
+                product = lend(2, ring.rows)
+                kept.append(lend(2, ring.rows))
+        del digits, product
+        return kept
+
+    def _output(self, ring: Ring, plan: LinearPlan, output: int, extended: bool) -> Lease:
+        lend = self.pool.lend
+        giants = sorted({t.giant % self._slots for t in plan.terms if t.output == output})
+        sums = [lend(2, ring.rows if extended else ring.limbs) for _ in giants]
+        if not extended and giants == [0]:
+            return sums[0]
+        total: Lease | None = None
+        for giant in giants:
+            if giant:
+                total = self._giant(ring, extended, total)
+            else:
+                total = sums[0] if extended else lend(2, ring.rows)
+        made = self._kernels.mod_down(ring)
+        sums.clear()
+        del total
+        return made
+
+    def _giant(self, ring: Ring, extended: bool, total: Lease | None) -> Lease:
+        second = self._kernels.mod_down(ring, 1) if extended else self.pool.lend(ring.limbs)
+        switched = self._kernels.switch(ring)
+        made = self.pool.lend(2, ring.rows) if total is None else total
+        del second, switched
+        return made

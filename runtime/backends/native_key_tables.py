@@ -1,0 +1,92 @@
+"""Which keys the entries of a batch take: found by rotation, prepared once, checked for owners."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tacit.errors import KeyMismatchError, UnknownKeyError
+from tacit.kernels.automorphism import rotation_element
+from tacit.kernels.limb_kernels import LimbArray
+from tacit.runtime.backends.native_keys import NativeKeys, SwitchKeys
+
+
+class KeyTables:
+    """The keys of a batch; may be used by several threads.
+
+    Args:
+        keys: those of each batch entry, in order; or one client's, for batches of any size.
+
+    Raises:
+        KeyMismatchError: no keys, or keys of different engines.
+    """
+
+    def __init__(self, keys: Sequence[NativeKeys]) -> None:
+        if not keys:
+            raise KeyMismatchError("an evaluator needs the keys of at least one client")
+        if any(other.engine is not keys[0].engine for other in keys):
+            raise KeyMismatchError("keys of one engine expected: load them all into the same one")
+        alone = all(other is keys[0] for other in keys)
+        self.engine = keys[0].engine
+        self._keys = tuple(keys[:1] if alone else keys)
+        self._owners = tuple(client.key_id for client in self._keys)
+        # By Galois element and batch; one client's are kept with its keys for the next evaluator.
+        self._found: dict[tuple[int, int], SwitchKeys] = keys[0].prepared if alone else {}
+
+    def check(self, owners: tuple[bytes, ...]) -> None:
+        """Check that a batch belongs to these keys, entry by entry.
+
+        Raises:
+            KeyMismatchError: it does not.
+        """
+        expected = self._owners
+        if owners == expected or (
+            len(expected) == 1 and owners and owners.count(expected[0]) == len(owners)
+        ):
+            return
+        raise KeyMismatchError(
+            f"a batch of key sets {_named(expected)} expected, got {_named(owners)}: "
+            "evaluate each batch with the keys of its entries, in the same order"
+        )
+
+    def relinearization(self, batch: int) -> SwitchKeys:
+        """Return the relinearisation keys.
+
+        Raises:
+            UnknownKeyError: one is missing.
+        """
+        return self._find(1, batch, lambda client: client.relinearization_key())
+
+    def rotation(self, steps: int, batch: int) -> SwitchKeys:
+        """Return the Galois keys for rotations by `steps` slots.
+
+        Raises:
+            UnknownKeyError: one is missing.
+        """
+        element = rotation_element(self.engine.params.log_n, steps)
+        return self._find(element, batch, lambda client: client.rotation_key(steps))
+
+    def _find(
+        self, element: int, batch: int, find: Callable[[NativeKeys], LimbArray]
+    ) -> SwitchKeys:
+        found = self._found.get((element, batch))
+        if found is None:
+            keys = self._of_each(batch, find)
+            table = self.engine.kernels.key_table(keys)
+            found = SwitchKeys(table, self.engine.galois(element))
+            self._found[element, batch] = found
+        return found
+
+    def _of_each(self, batch: int, find: Callable[[NativeKeys], LimbArray]) -> list[LimbArray]:
+        clients = self._keys if len(self._keys) > 1 else self._keys * batch
+        found = []
+        for entry, client in enumerate(clients):
+            try:
+                found.append(find(client))
+            except UnknownKeyError as error:
+                place = f"entry {entry} of a batch of {batch}, key set {client.key_id.hex()[:8]}: "
+                raise UnknownKeyError(f"{place if batch > 1 else ''}{error}") from None
+        return found
+
+
+def _named(owners: Sequence[bytes]) -> str:
+    return "(" + ", ".join(owner.hex()[:8] for owner in owners) + ")"
