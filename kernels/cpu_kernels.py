@@ -98,6 +98,11 @@ class CpuKernels:
         return np.ascontiguousarray(words, dtype=np.uint64)
 
     @_typed
+    def upload_key(self, words: Words) -> LimbArray:
+        """Take a switching key in; it is not copied if it is contiguous."""
+        return self.upload(words)
+
+    @_typed
     def download(self, a: LimbArray) -> Words:
         """Return the array itself, or a copy if it is not contiguous."""
         return np.ascontiguousarray(_own(a))

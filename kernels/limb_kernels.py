@@ -89,6 +89,15 @@ class LimbKernels(Protocol):
         """Take an array of any shape in; its memory may be used from now on, not copied."""
         ...
 
+    def upload_key(self, words: Words) -> LimbArray:
+        """Take a switching key in, for `key_table` alone; it may stay in the host's memory.
+
+        Args:
+            words: shape (2, dnum, limbs of Q + primes of P at the top, N), NTT form; the part that
+                is added to the first component first.
+        """
+        ...
+
     def download(self, a: LimbArray) -> Words:
         """Return the words of an array, contiguous; its memory may be shared."""
         ...
@@ -128,8 +137,7 @@ class LimbKernels(Protocol):
         """Prepare switching keys, one per batch entry; the same array may come more than once.
 
         Args:
-            keys: each uploaded, of shape (2, dnum, limbs of Q + primes of P at the top, N), NTT
-                form; the part that is added to the first component first.
+            keys: each from `upload_key`.
         """
         ...
 

@@ -54,6 +54,7 @@ TABLE: dict[type[errors.TacitError], Status] = {
     errors.LevelError: Status(500, "INTERNAL"),
     errors.CircuitError: Status(500, "INTERNAL"),
     errors.OutOfMemoryError: Status(503, "RESOURCE_EXHAUSTED"),
+    errors.DeviceLostError: Status(503, "UNAVAILABLE"),
     errors.WorkerCrashError: Status(500, "INTERNAL"),
     refusals.BadRequestError: Status(400, "INVALID_ARGUMENT"),
     refusals.UnauthorizedError: Status(401, "UNAUTHENTICATED"),

@@ -183,7 +183,7 @@ def load_keys(engine: NativeEngine, key_id: bytes, keys: Iterable[EvaluationKey]
             raise ParameterMismatchError("an evaluation key made for other parameters")
         if key.limbs.shape != shape:
             raise ParameterMismatchError(f"a key of shape {shape} expected, got {key.limbs.shape}")
-        limbs = engine.kernels.upload(key.limbs)
+        limbs = engine.kernels.upload_key(key.limbs)
         if key.kind is KeyKind.RELINEARIZATION:
             relinearization = limbs
         else:

@@ -29,6 +29,7 @@
         ├── LevelError               no level left
         ├── CircuitError             a circuit that breaks its own rules
         ├── OutOfMemoryError         an operation needs more memory than there is
+        ├── DeviceLostError          a device stopped working: nothing on it can be used any more
         └── WorkerCrashError         a worker process died while it answered a request
 
 Messages say what was expected, what came, and what to do. They never hold a secret or slot values.
@@ -232,6 +233,12 @@ class OutOfMemoryError(InternalError):
     """An operation needs more memory than there is; nothing was changed, smaller ones may work."""
 
     code = "out_of_memory"
+
+
+class DeviceLostError(InternalError):
+    """A device stopped working; nothing on it can be used any more by this process."""
+
+    code = "device_lost"
 
 
 class WorkerCrashError(InternalError):

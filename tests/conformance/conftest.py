@@ -11,6 +11,7 @@ from tests.conformance.backends import (
     clear_backend,
     openfhe_backend,
 )
+from tests.conformance.cuda_backend import cuda_backend
 from tests.conformance.native_backend import native_backend, native_batch_backend
 
 _BACKENDS = {
@@ -21,6 +22,8 @@ _BACKENDS = {
     "native": (native_backend, DEEP_TINY_INSECURE),
     "native-shallow": (native_backend, SHALLOW_TINY_INSECURE),
     "native-batch": (native_batch_backend, DEEP_TINY_INSECURE),
+    "native-cuda": (cuda_backend, DEEP_TINY_INSECURE),
+    "native-cuda-shallow": (cuda_backend, SHALLOW_TINY_INSECURE),
 }
 
 
@@ -38,7 +41,7 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     return _backend(request.param)
 
 
-@pytest.fixture(params=["clear", "openfhe", "native", "native-batch"])
+@pytest.fixture(params=["clear", "openfhe", "native", "native-batch", "native-cuda"])
 def deep_backend(request: pytest.FixtureRequest) -> Backend:
     """The backends with six levels."""
     return _backend(request.param)
