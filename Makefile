@@ -1,6 +1,7 @@
 # make demo    set up and run the main job: an encrypted prediction end to end
 # make test    set up and run the tests          make slow     the tests at real parameters
 # make check   format, lint, types, import rules make format   rewrite the formatting
+# make operators  rewrite docs/operators.md from the operators and ONNX's own tests
 # make bench   every benchmark, side by side with the peers that can be installed
 
 VENV ?= .venv
@@ -10,7 +11,7 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 ARGS ?=
 
-.PHONY: demo test slow check format bench package clean
+.PHONY: demo test slow check format bench operators package clean
 
 demo: $(VENV)/.with-demo
 	$(BIN)/tacit demo $(ARGS)
@@ -32,7 +33,10 @@ format: $(VENV)/.with-dev
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.with-dev
-	for question in logreg mlp heart predicted engine operations; do $(BIN)/python -m bench $$question $(ARGS) || exit 1; done
+	for question in logreg mlp lenet heart predicted engine operations; do $(BIN)/python -m bench $$question $(ARGS) || exit 1; done
+
+operators: $(VENV)/.with-dev
+	$(BIN)/python -m tools.operators
 
 package: $(VENV)/.with-dev
 	$(BIN)/python -m build

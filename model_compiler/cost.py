@@ -145,6 +145,8 @@ def rotation_costs(
             key=key,
             extended=price("baby"),
             down=price("down"),
+            product=price("diagonal"),
+            sequence_shares=True,
         )
     hoist, extended, down, add = (price(n) for n in ("hoist", "extended", "down", "add"))
     return RotationCosts(
@@ -154,6 +156,7 @@ def rotation_costs(
         key=key,
         extended=extended + add,
         down=down,
+        product=price("multiply_plain") + add,
     )
 
 
@@ -236,8 +239,8 @@ class CostModel:
         backend = self.times.backend
         self._spend_all(linear_parts(backend, plan, slots, level))
         extended = backend is Backend.NATIVE and has_baby_steps(plan, slots)
+        row = np.zeros(1)  # its values cost nothing, and unpacking them would
         for term in plan.terms:
-            row = constants[plan.diagonals][term.row]
             self._encode(Plain(f"{plan.diagonals}/{term.row}", row), ValueType(level), extended)
         for output in range(plan.outputs if plan.bias else 0):
             bias = constants[plan.bias][output]

@@ -255,7 +255,9 @@ class _Shadow:
         if not extended and giants == [0]:
             return sums[0]
         total: Lease | None = None
-        for giant in giants:
+        if plan.in_sequence:
+            total = self._in_sequence(ring, plan, output, extended, sums)
+        for giant in () if plan.in_sequence else giants:
             if giant:
                 total = self._giant(ring, extended, total)
             else:
@@ -264,6 +266,18 @@ class _Shadow:
         sums.clear()
         del total
         return made
+
+    def _in_sequence(
+        self, ring: Ring, plan: LinearPlan, output: int, extended: bool, sums: list[Lease]
+    ) -> Lease:
+        _, *moves = plan.giant_moves(output)
+        part: Lease | None = None if not extended else sums[-1]
+        for _ in moves:
+            into = sums[0] if extended else self.pool.lend(2, ring.rows)
+            part = self._giant(ring, extended or part is not None, into)
+        if plan.giant_moves(output)[-1][0] % self._slots:
+            return self._giant(ring, extended or part is not None, None)
+        return part or self.pool.lend(2, ring.rows)
 
     def _giant(self, ring: Ring, extended: bool, total: Lease | None) -> Lease:
         second = self._kernels.mod_down(ring, 1) if extended else self.pool.lend(ring.limbs)

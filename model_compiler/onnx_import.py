@@ -289,10 +289,15 @@ def _leave_core(state: _Import, name: str) -> None:
         state.passed.add(value.tensor)
     if value.tensor not in state.core_outputs:
         state.core_outputs.append(value.tensor)
-    if value.tensor != name or len(value.shape) != 1:
+    if value.tensor != name or len(value.shape) != 1 or _shape_of(state, value) != value.shape:
         shape: dict[str, object] = {"row_shape": value.shape}
         state.epilogue.append(ClearStep("reshape", (value.tensor,), (name,), shape))
     state.after[name] = np.full((SAMPLE_ROWS, *value.shape), 0.5)
+
+
+def _shape_of(state: _Import, value: Value) -> tuple[int, ...]:
+    """Return the shape a tensor was made with; `value` may be a reshape of it."""
+    return state.builder.shapes[value.tensor]
 
 
 def _finish_output(state: _Import, name: str) -> None:

@@ -22,7 +22,7 @@ from tacit.model_compiler.graph import Graph, evaluate
 from tacit.model_compiler.level_price import level_price
 from tacit.model_compiler.levels import check_levels
 from tacit.model_compiler.lowering.depths import circuit_depth
-from tacit.model_compiler.lowering.latency import lower_latency, smallest_cells
+from tacit.model_compiler.lowering.latency import LinearMaps, lower_latency, smallest_cells
 from tacit.model_compiler.lowering.lowered import Lowered
 from tacit.model_compiler.lowering.plans import (
     PlanChoice,
@@ -64,6 +64,7 @@ class State:
         ranges: of `graph`.
         kept: elements still computed of outputs that repeated themselves, by name.
         approximation_error: greatest error of each output due to polynomials, in stored units.
+        maps: what all lowerings of the scaled graph share.
         plans: the plans made, by name.
         reasons: why each plan asked for was made as it is, or was left out.
         seconds: duration of each pass.
@@ -81,6 +82,7 @@ class State:
     scaled: ScaledGraph | None = None
     approximation_error: Mapping[str, float] = field(default_factory=dict)
     choice: Choice | None = None
+    maps: LinearMaps = field(default_factory=LinearMaps)
     plans: Mapping[str, PlanChoice] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -198,7 +200,7 @@ def _choose_params(state: State) -> State:
     needed = smallest_cells(graph)
 
     def lower(slots: int) -> Lowered:
-        return lower_latency(graph, slots, slots)
+        return lower_latency(graph, slots, slots, maps=state.maps)
 
     choice = choose_params(
         lower, depth, options.precision_bits, state.times, lambda slots: slots < needed
@@ -209,7 +211,7 @@ def _choose_params(state: State) -> State:
 def _lower(state: State) -> State:
     graph, options = _known(state.graph), state.options
     most = float("inf") if options.max_key_mb is None else options.max_key_mb * 1e6
-    target = Target(_known(state.choice).params, state.times, most)
+    target = Target(_known(state.choice).params, state.times, most, state.maps)
     latency = latency_plan(graph, target) if set(options.plans) - {"batch"} else None
     made: dict[str, PlanChoice | str] = {}
     if latency is not None and "latency" in options.plans:

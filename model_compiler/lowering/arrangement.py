@@ -1,10 +1,10 @@
 """Which cell of which ciphertext holds which element of a tensor, in the latency plan.
 
-Tensors repeat: a tensor of `size` elements has period p, the next power of two, and fills all cells
-of its ciphertext with copies, so that a rotation of the cells is a cyclic rotation of the tensor. A
-model input may be turned as well: copy c holds the tensor rotated by c * turn. The client does that
-for nothing, and it divides the diagonals of the first linear map by the number of turned copies
-(the hybrid method with the folding done on both sides).
+Tensors repeat: a tensor whose order takes `extent` positions has period p, the next power of two,
+and fills all cells of its ciphertext with copies, so that a rotation of the cells is a cyclic
+rotation of the tensor. A model input may be turned as well: copy c holds the tensor rotated by
+c * turn. The client does that for nothing, and it divides the diagonals of the first linear map by
+the number of turned copies (the hybrid method with the folding done on both sides).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.layout import Layout
+from tacit.model_compiler.lowering.order import Order
 
 Ints = NDArray[np.int64]
 
@@ -33,17 +34,24 @@ class Arrangement:
         cells: cells of a ciphertext, a power of two.
         copies: turned copies (a power of two); they repeat if there is more room.
         turn: by how many cells each copy is rotated relative to the one before.
+        order: of the elements along a copy; None for one after the other.
     """
 
     size: int
     cells: int
     copies: int = 1
     turn: int = 0
+    order: Order | None = None
+
+    @property
+    def extent(self) -> int:
+        """Positions of the tensor, those of no element included."""
+        return self.size if self.order is None else self.order.extent
 
     @property
     def period(self) -> int:
         """Cells of one copy."""
-        return min(power_of_two_above(self.size), self.cells)
+        return min(power_of_two_above(self.extent), self.cells)
 
     @property
     def span(self) -> int:
@@ -52,26 +60,33 @@ class Arrangement:
 
     @property
     def ciphertexts(self) -> int:
-        """Ciphertexts of the tensor; several hold consecutive blocks of `cells` elements."""
-        return -(-self.size // self.cells)
+        """Ciphertexts of the tensor; several hold consecutive blocks of `cells` positions."""
+        return -(-self.extent // self.cells)
 
     @property
     def is_plain(self) -> bool:
         """Tell whether no copy is turned, so that elementwise operations may mix tensors."""
         return self.copies == 1 or self.turn == 0
 
+    def positions(self) -> Ints:
+        """Return the position of every element: its cell in the first copy, through all blocks."""
+        if self.order is None:
+            return np.arange(self.size, dtype=np.int64)
+        return self.order.positions()
+
     def contents(self) -> Ints:
         """Return the element in every cell, or -1; shape (ciphertexts, cells)."""
+        element = np.full(self.ciphertexts * self.cells, -1, dtype=np.int64)
+        element[self.positions()] = np.arange(self.size)
         cell = np.arange(self.cells)
         copy = (cell // self.period) % self.copies
         inside = (cell % self.period + copy * self.turn) % self.period
-        elements = inside[None, :] + self.cells * np.arange(self.ciphertexts)[:, None]
-        return np.where(elements < self.size, elements, -1)
+        return element.reshape(self.ciphertexts, self.cells)[:, inside]
 
     def layout(self, batch: int, copies: int | None = None) -> Layout:
         """Return where the client puts or finds the elements: all copies, or the first few."""
-        element = np.arange(self.size)
-        block, place = element // self.cells, element % self.cells
+        position = self.positions()
+        block, place = position // self.cells, position % self.cells
         count = self.cells // self.period if copies is None else copies
         places = []
         for copy in range(count):

@@ -36,10 +36,9 @@ def entries_of(
         centred: name diagonals -m/2 .. m/2 - 1 instead of 0 .. m - 1, which suits bands around
             the main diagonal; turned inputs have no choice.
     """
-    row, column = matrix.row % target.cells, matrix.column % source.cells
-    period = min(target.period, source.period)
-    start = -(period // 2) if centred and source.copies == 1 else 0
-    diagonal = (column - row - start) % period + start
+    output, row = np.divmod(target.positions()[matrix.row], target.cells)
+    block, column = np.divmod(source.positions()[matrix.column], source.cells)
+    diagonal = _diagonal(row, column, source, target, centred=centred)
     if target.period > source.period:
         offset, cell = diagonal, row
     elif source.copies == 1:
@@ -47,12 +46,59 @@ def entries_of(
     else:
         offset, cell = _turned(diagonal, column, source)
     return Entries(
-        output=matrix.row // target.cells,
-        input=first_input + matrix.column // source.cells,
+        output=output,
+        input=first_input + block,
         offset=offset % target.cells,
         cell=cell,
         value=matrix.value,
     )
+
+
+def places_of(
+    matrix: Coordinates,
+    source: Arrangement,
+    target: Arrangement,
+    *,
+    first_input: int = 0,
+) -> Ints:
+    """Return the distinct diagonals of a matrix as (output, input, offset) triples; not centred.
+
+    They are those of `entries_of`, found without writing the entries down.
+    """
+    output, row = np.divmod(target.positions()[matrix.row], target.cells)
+    block, column = np.divmod(source.positions()[matrix.column], source.cells)
+    diagonal = _diagonal(row, column, source, target, centred=False)
+    if source.copies > 1:
+        diagonal, _ = _turned(diagonal, column, source)
+    number = (output * source.ciphertexts + block) * target.cells + diagonal % target.cells
+    found = _distinct(number, target.ciphertexts * source.ciphertexts * target.cells)
+    pair, offset = np.divmod(found, target.cells)
+    output, block = np.divmod(pair, source.ciphertexts)
+    return np.stack([output, first_input + block, offset], axis=1)
+
+
+def centred_places(places: Ints, source: Arrangement, target: Arrangement) -> Ints:
+    """Name the diagonals of one matrix around zero, as `entries_of` does if told so."""
+    period = min(target.period, source.period)
+    if source.copies > 1:
+        return places
+    offset = (places[:, 2] + period // 2) % period - period // 2
+    return np.concatenate([places[:, :2], offset[:, None] % target.cells], axis=1)
+
+
+def _diagonal(
+    row: Ints, column: Ints, source: Arrangement, target: Arrangement, *, centred: bool
+) -> Ints:
+    period = min(target.period, source.period)
+    start = -(period // 2) if centred and source.copies == 1 else 0
+    return np.asarray((column - row - start) % period + start)
+
+
+def _distinct(numbers: Ints, bound: int) -> Ints:
+    """Return the distinct numbers below a bound, sorted."""
+    if bound > 1 << 24:
+        return np.unique(numbers)
+    return np.flatnonzero(np.bincount(numbers, minlength=1))
 
 
 def _turned(diagonal: Ints, column: Ints, source: Arrangement) -> tuple[Ints, Ints]:

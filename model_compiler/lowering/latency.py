@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +21,14 @@ from tacit.model_compiler.bsgs import (
     rotations_in_cells,
     to_diagonals,
 )
-from tacit.model_compiler.builder import CircuitBuilder
+from tacit.model_compiler.builder import CircuitBuilder, without_negligible
 from tacit.model_compiler.graph import Affine, Graph, Polynomial, Product
 from tacit.model_compiler.lowering.arrangement import Arrangement, power_of_two_above
+from tacit.model_compiler.lowering.choose_orders import (
+    Prices,
+    choose_orders,
+    likely_widths,
+)
 from tacit.model_compiler.lowering.depths import latency_cost, required_levels
 from tacit.model_compiler.lowering.elementwise import (
     Values,
@@ -30,12 +36,26 @@ from tacit.model_compiler.lowering.elementwise import (
     lower_product,
     lower_scalars,
 )
-from tacit.model_compiler.lowering.hybrid import entries_of
+from tacit.model_compiler.lowering.hybrid import centred_places, entries_of, places_of
 from tacit.model_compiler.lowering.lowered import Lowered
 from tacit.model_compiler.lowering.matrices import coordinates, scalars_of
+from tacit.model_compiler.lowering.order import Order
 
 Floats = NDArray[np.float64]
 PricesAt = Callable[[int], RotationCosts]
+
+
+@dataclass(slots=True, eq=False)
+class LinearMaps:
+    """What lowerings of one graph share: orders chosen, maps priced, diagonals written down.
+
+    It holds for one graph; a lowering for other parameters finds most of its work done.
+    """
+
+    orders: dict[int, Mapping[str, Order]] = field(default_factory=dict)
+    prices: Prices = field(default_factory=dict)
+    places: dict[tuple[object, ...], list[NDArray[np.int64]]] = field(default_factory=dict)
+    diagonals: dict[tuple[object, ...], Diagonals] = field(default_factory=dict)
 
 
 def smallest_cells(graph: Graph) -> int:
@@ -48,6 +68,7 @@ def lower_latency(
     slots: int,
     cells: int,
     prices: PricesAt = lambda _level: RotationCosts(),
+    maps: LinearMaps | None = None,
 ) -> Lowered:
     """Lower a scaled graph to a circuit that works on `slots / cells` rows at once.
 
@@ -56,11 +77,12 @@ def lower_latency(
         slots: slots of a ciphertext.
         cells: cells of a ciphertext, a power of two; larger tensors take several ciphertexts.
         prices: for the split into baby and giant steps, by level.
+        maps: of this graph, to share work with other lowerings of it.
 
     Raises:
         CircuitError: the graph holds another kind of node.
     """
-    return _Latency(graph, slots, cells, prices).run()
+    return _Latency(graph, slots, cells, prices, maps or LinearMaps()).run()
 
 
 def _tensors(graph: Graph) -> tuple[str, ...]:
@@ -68,13 +90,19 @@ def _tensors(graph: Graph) -> tuple[str, ...]:
 
 
 class _Latency:
-    def __init__(self, graph: Graph, slots: int, cells: int, prices: PricesAt) -> None:
+    def __init__(
+        self, graph: Graph, slots: int, cells: int, prices: PricesAt, maps: LinearMaps
+    ) -> None:
         self._graph = graph
         self._batch = slots // cells
         self._cells = cells
         self._prices = prices
+        self._maps = maps
         self._levels = required_levels(graph, latency_cost)
         self._builder = CircuitBuilder(slots)
+        if cells not in maps.orders:
+            maps.orders[cells] = choose_orders(graph, cells, prices=maps.prices)
+        self._orders = maps.orders[cells]
         self._arrangements = {n: self._arrangement(n) for n in _tensors(graph)}
         self._values: dict[str, Values] = {}
         self._known: frozenset[int] = frozenset()
@@ -102,7 +130,7 @@ class _Latency:
         )
 
     def _arrangement(self, name: str) -> Arrangement:
-        plain = Arrangement(self._graph.size(name), self._cells)
+        plain = self._plain(name)
         if name not in self._graph.inputs or name in self._graph.outputs:
             return plain
         readers = [node for node in self._graph.nodes if name in node.inputs]
@@ -112,10 +140,13 @@ class _Latency:
         if len(maps) != len(readers) or room == 1 or period > plain.period:
             return plain
         copies = min(room, period)
-        return Arrangement(plain.size, self._cells, copies, period // copies)
+        return replace(plain, copies=copies, turn=period // copies)
+
+    def _plain(self, name: str) -> Arrangement:
+        return Arrangement(self._graph.size(name), self._cells, order=self._orders[name])
 
     def _period(self, name: str) -> int:
-        return Arrangement(self._graph.size(name), self._cells).period
+        return self._plain(name).period
 
     def _lower(self, node: object) -> Values:
         match node:
@@ -146,27 +177,49 @@ class _Latency:
     def _linear(self, node: Affine, operands: list[Values]) -> Values:
         target = self._arrangements[node.output]
         sources = [self._arrangements[name] for name in node.inputs]
-        choices = [self._entries(node, sources, target, centred) for centred in (False, True)]
-        costs = self._prices(self._levels[node.output] + 1)
+        costs, hints = self._prices(self._levels[node.output] + 1), likely_widths(sources, target)
         splits = [
-            choose_split(entries.places(), self._cells, costs, self._known) for entries in choices
+            choose_split(places, self._cells, costs, self._known, hints)
+            for places in self._places(node, sources, target)
         ]
-        entries, priced = min(zip(choices, splits, strict=True), key=lambda pair: pair[1].cost)
-        width = max(max(source.span for source in sources), target.period)
-        diagonals = to_diagonals(entries, target.ciphertexts, width, self._cells)
+        centred, priced = min(enumerate(splits), key=lambda pair: pair[1].cost)
+        diagonals = self._diagonals(node, sources, target, bool(centred))
+        width = _width(sources, target)
         plan = self._plan(diagonals, priced.split, _halvings(width, target.period), node)
         flat = [value for values in operands for value in values]
         return self._builder.linear(flat, plan, node.origin)
 
-    def _entries(
+    def _places(
+        self, node: Affine, sources: list[Arrangement], target: Arrangement
+    ) -> list[NDArray[np.int64]]:
+        """Return the diagonals a map needs, named from zero and named around zero."""
+        key = (id(node), target, *sources)
+        if key not in self._maps.places:
+            parts, centred, first = [], [], 0
+            for matrix, source in zip(node.matrices, sources, strict=True):
+                part = places_of(coordinates(matrix), source, target, first_input=first)
+                parts.append(part)
+                centred.append(centred_places(part, source, target))
+                first += source.ciphertexts
+            missing = _missing(np.concatenate(parts), target.ciphertexts)
+            found = [np.concatenate([*places, missing]) for places in (parts, centred)]
+            self._maps.places[key] = found
+        return self._maps.places[key]
+
+    def _diagonals(
         self, node: Affine, sources: list[Arrangement], target: Arrangement, centred: bool
-    ) -> Entries:
-        parts, first = [], 0
-        for matrix, source in zip(node.matrices, sources, strict=True):
-            entries = coordinates(matrix)
-            parts.append(entries_of(entries, source, target, first_input=first, centred=centred))
-            first += source.ciphertexts
-        return Entries.joined(parts)
+    ) -> Diagonals:
+        key = (id(node), centred, target, *sources)
+        if key not in self._maps.diagonals:
+            parts, first = [], 0
+            for matrix, source in zip(node.matrices, sources, strict=True):
+                part = coordinates(matrix)
+                parts.append(entries_of(part, source, target, first_input=first, centred=centred))
+                first += source.ciphertexts
+            entries, width = Entries.joined(parts), _width(sources, target)
+            made = to_diagonals(entries, target.ciphertexts, width, self._cells)
+            self._maps.diagonals[key] = made
+        return self._maps.diagonals[key]
 
     def _plan(
         self, diagonals: Diagonals, split: Split, folds: list[int], node: Affine
@@ -174,10 +227,11 @@ class _Latency:
         terms, rows = plan_terms(diagonals, split, self._batch)
         target = self._arrangements[node.output]
         bias = ""
-        if np.any(node.bias):
-            spread = self._spread(node.bias, target)
+        spread = without_negligible(self._spread(node.bias, target))
+        if np.any(spread):
             bias = self._builder.constant(spread, f"{node.origin}/bias")
-        known = self._known | {step for term in terms for step in _cells(term, self._batch)}
+        steps = {step for term in terms for step in _cells(term, self._batch)}
+        known = self._known | (frozenset() if split.in_sequence else steps)
         prices = self._prices(self._levels[node.output])
         plan = LinearPlan(
             outputs=target.ciphertexts,
@@ -186,14 +240,26 @@ class _Latency:
             bias=bias,
             folds=tuple(step * self._batch for step in folds),
             joint_folds=choose_joint_folds(folds, prices, known),
+            in_sequence=split.in_sequence,
         )
-        self._known |= rotations_in_cells(plan, self._batch)
+        self._known |= {step % self._cells for step in rotations_in_cells(plan, self._batch)}
         return plan
 
 
 def _cells(term: LinearTerm, batch: int) -> tuple[int, int]:
     """Return a term's steps counted in cells."""
     return term.baby // batch, term.giant // batch
+
+
+def _width(sources: list[Arrangement], target: Arrangement) -> int:
+    """Return the cells after which the diagonals of a map repeat."""
+    return max(max(source.span for source in sources), target.period)
+
+
+def _missing(places: NDArray[np.int64], outputs: int) -> NDArray[np.int64]:
+    """Return one diagonal for each output that no entry reaches."""
+    empty = np.setdiff1d(np.arange(outputs, dtype=np.int64), places[:, 0])
+    return np.stack([empty, np.zeros_like(empty), np.zeros_like(empty)], axis=1)
 
 
 def _halvings(width: int, period: int) -> list[int]:

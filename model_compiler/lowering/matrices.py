@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 
+from tacit.model_compiler.builder import NEGLIGIBLE
 from tacit.model_compiler.graph import Affine
 
 Floats = NDArray[np.float64]
@@ -24,9 +25,9 @@ class Coordinates:
 
 
 def coordinates(matrix: csr_array) -> Coordinates:
-    """List the nonzero entries of a sparse matrix."""
+    """List the entries of a sparse matrix that are not negligible."""
     entries = coo_array(matrix)
-    kept = entries.data != 0.0
+    kept = np.abs(entries.data) > NEGLIGIBLE
     return Coordinates(
         entries.row[kept].astype(np.int64),
         entries.col[kept].astype(np.int64),
@@ -37,6 +38,8 @@ def coordinates(matrix: csr_array) -> Coordinates:
 def scalar_of(matrix: csr_array) -> float | None:
     """Return s if the matrix is s times the identity, s not 0, else None."""
     rows, columns = matrix.shape
+    if rows != columns or np.count_nonzero(matrix.data) != rows:
+        return None
     entries = coordinates(matrix)
     if rows != columns or len(entries.row) != rows or np.any(entries.row != entries.column):
         return None
@@ -58,8 +61,8 @@ def is_signs(factors: tuple[float, ...]) -> bool:
 
 def has_only_unit_entries(node: Affine) -> bool:
     """Tell whether every entry is 1 or -1 and no row is empty: additions of elements."""
-    entries = [coordinates(matrix) for matrix in node.matrices]
-    if not all(np.all(np.abs(e.value) == 1.0) for e in entries):
+    if any(np.any((matrix.data != 0.0) & (np.abs(matrix.data) != 1.0)) for matrix in node.matrices):
         return False
+    entries = [coordinates(matrix) for matrix in node.matrices]
     rows = np.concatenate([e.row for e in entries])
     return len(np.unique(rows)) == len(node.bias)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tacit.circuit import Circuit
 from tacit.errors import ParameterError
@@ -10,7 +10,7 @@ from tacit.model_compiler.bsgs import RotationCosts
 from tacit.model_compiler.cost import Prediction, predict, rotation_costs
 from tacit.model_compiler.graph import Graph
 from tacit.model_compiler.lowering.batch import lower_batch
-from tacit.model_compiler.lowering.latency import lower_latency, smallest_cells
+from tacit.model_compiler.lowering.latency import LinearMaps, lower_latency, smallest_cells
 from tacit.model_compiler.lowering.lowered import Lowered
 from tacit.model_compiler.noise import predicted_error
 from tacit.model_compiler.op_times import MachineTimes
@@ -31,11 +31,13 @@ class Target:
     Attributes:
         times: prices of the machine.
         most_key_bytes: limit on the evaluation keys of one plan.
+        maps: what earlier lowerings of the same graph found out.
     """
 
     params: CryptoParams
     times: MachineTimes
     most_key_bytes: float = float("inf")
+    maps: LinearMaps = field(default_factory=LinearMaps)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,7 +140,7 @@ def _lowered_for(graph: Graph, target: Target, cells: int, key_weight: float) ->
         giant = rotation_costs(target.params, target.times, level).giant
         return rotation_costs(target.params, target.times, level, key=key_weight * giant)
 
-    lowered = lower_latency(graph, target.params.slots, cells, prices)
+    lowered = lower_latency(graph, target.params.slots, cells, prices, target.maps)
     reason = f"{lowered.batch} row(s) per ciphertext, {cells} cells each"
     if key_weight != _KEY_PRICES[0]:
         reason += f"; a key weighs {key_weight:g} rotations, to keep the limit on keys"

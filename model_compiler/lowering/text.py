@@ -36,9 +36,10 @@ def attribute_text(attribute: Attribute) -> str:
             babies = {(t.input, t.baby) for t in attribute.terms if t.baby}
             giants = {(t.output, t.giant) for t in attribute.terms if t.giant}
             folds = _folds_text(attribute)
+            order = " in sequence" if attribute.in_sequence else ""
             return (
                 f" {attribute.diagonals}: {len(attribute.terms)} diagonals, {len(babies)} baby and "
-                f"{len(giants)} giant rotations, folds {folds}"
+                f"{len(giants)} giant rotations{order}, folds {folds}"
             )
         case WeightedSumPlan():
             return f" {attribute.weights}: {attribute.outputs} sums"

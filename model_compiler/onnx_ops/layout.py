@@ -254,12 +254,12 @@ def tile(call: Call) -> list[Value]:
 
 
 def pad(call: Call) -> list[Value]:
-    """Add constant elements around the axes behind the rows."""
+    """Add constant, reflected, repeated or wrapped elements around the axes behind the rows."""
     value = call.value(0)
     rank = rank_of(value)
-    mode = call.attribute("mode", "constant")
-    if mode != "constant":
-        call.reject(f"mode={mode!r} is not supported: pad with a constant")
+    mode = str(call.attribute("mode", "constant"))
+    if mode not in ("constant", "reflect", "edge", "wrap"):
+        call.reject(f"mode={mode!r} is unknown: use constant, reflect, edge or wrap")
     amounts = call.integer_list("pads", 1) or ()
     axes = call.integers(3, "axes") if call.has(3) else tuple(range(rank))
     fill = float(call.constant(2, "the pad value").item()) if call.has(2) else 0.0
@@ -273,16 +273,25 @@ def pad(call: Call) -> list[Value]:
             row_axis = call.row_axis(axis, rank)
             grown = max(before, 0) + max(after, 0) + numbers.shape[row_axis]
             call.bounded((numbers.size // max(numbers.shape[row_axis], 1), grown))
-            numbers = _pad_axis(numbers, row_axis, before, after)
+            numbers = _pad_axis(numbers, row_axis, (before, after), mode)
     return [call.builder.select(value, numbers, call.output, call.origin, fill)]
 
 
-def _pad_axis(numbers: Indices, axis: int, before: int, after: int) -> Indices:
-    """Pad with -1; negative amounts cut."""
+def _pad_axis(numbers: Indices, axis: int, amounts: tuple[int, int], mode: str) -> Indices:
+    """Pad with -1 or with neighbours' numbers; negative amounts cut."""
+    before, after = amounts
     kept = np.arange(max(-before, 0), numbers.shape[axis] - max(-after, 0))
     widths = [(0, 0)] * numbers.ndim
     widths[axis] = (max(before, 0), max(after, 0))
-    return np.pad(np.take(numbers, kept, axis=axis), widths, constant_values=-1)
+    cut = np.take(numbers, kept, axis=axis)
+    match mode:
+        case "reflect":
+            return np.pad(cut, widths, mode="reflect")
+        case "edge":
+            return np.pad(cut, widths, mode="edge")
+        case "wrap":
+            return np.pad(cut, widths, mode="wrap")
+    return np.pad(cut, widths, constant_values=-1)
 
 
 def _select(call: Call, numbers: Indices) -> Value:

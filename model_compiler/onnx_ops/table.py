@@ -9,10 +9,14 @@ from tacit.model_compiler.onnx_ops import (
     activations,
     arithmetic,
     contractions,
+    convolution,
     layout,
     linear,
     ml,
     piecewise,
+    pooling,
+    rearrange,
+    resize,
     vector_machine,
 )
 from tacit.model_compiler.onnx_ops.builder import Value
@@ -61,6 +65,16 @@ def _standard_rules() -> dict[str, Rule]:
         "Min": arithmetic.minimum,
         "Gemm": linear.gemm,
         "MatMul": linear.matmul,
+        "Conv": convolution.convolution,
+        "ConvTranspose": convolution.transposed_convolution,
+        "AveragePool": pooling.average_pool,
+        "Resize": resize.resize,
+        "Upsample": resize.upsample,
+        "DepthToSpace": rearrange.depth_to_space,
+        "SpaceToDepth": rearrange.space_to_depth,
+        "CenterCropPad": rearrange.center_crop_pad,
+        "CumSum": rearrange.prefix_sum,
+        "Trilu": rearrange.triangle,
         "Einsum": contractions.einsum,
         "GlobalAveragePool": contractions.global_average_pool,
         "BatchNormalization": linear.batch_normalization,
@@ -112,10 +126,10 @@ def _suggestion(op: str) -> str:
     match op:
         case "Div":
             return "Divide by a constant, or let the division be the last step"
-        case "Conv" | "ConvTranspose" | "ConvInteger" | "QLinearConv":
-            return "Convolutions are not compiled yet: use Gemm or MatMul layers"
-        case "MaxPool" | "GlobalMaxPool" | "AveragePool" | "LpPool":
-            return "Use ReduceMean over the pooled axes"
+        case "ConvInteger" | "QLinearConv":
+            return "Export the model in floating point"
+        case "MaxPool" | "GlobalMaxPool" | "LpPool" | "GlobalLpPool":
+            return "Use AveragePool or GlobalAveragePool"
         case "Softmax" | "LogSoftmax" | "Hardmax":
             return "Inside the network use an element-wise activation such as Sigmoid"
         case "LayerNormalization" | "InstanceNormalization" | "GroupNormalization":

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, eye_array
 
 from tacit.model_compiler.graph import Affine, Graph, Node, Product
+from tacit.model_compiler.lowering.choose_orders import ImageCosts
 
 Floats = NDArray[np.float64]
 CostOf = Callable[[Affine], float]
@@ -17,6 +18,9 @@ CostOf = Callable[[Affine], float]
 # What one level is worth in the unit of `diagonal_cost`: each makes all operations above longer.
 LEVEL_VALUE = 256.0
 _ENTRIES_PER_DIAGONAL = 1024.0
+# What a rotation costs in that unit, where the order of a tensor is open.
+_DIAGONALS_PER_ROTATION = 20.0
+_MOST_ENTRIES = 1 << 25
 
 
 def compose(graph: Graph, cost_of: CostOf | None = None, level_value: float = LEVEL_VALUE) -> Graph:
@@ -28,20 +32,31 @@ def compose(graph: Graph, cost_of: CostOf | None = None, level_value: float = LE
 
     Args:
         graph: any graph.
-        cost_of: cost of one affine map; default `diagonal_cost`.
+        cost_of: cost of one affine map; default `default_costs`.
         level_value: what removing a level may cost, in the same unit.
 
     Returns:
         A graph with the same inputs and outputs, equal up to rounding.
     """
-    cost_of = cost_of or diagonal_cost
+    cost_of = cost_of or default_costs(graph)
+    refused: set[tuple[int, ...]] = set()
+    kept = graph.nodes  # keeps the numbers of `refused` from being used again
     graph = _with_nodes(graph, [_simplified(node, graph) for node in graph.nodes])
     while True:
         graph = _without_dead_nodes(_without_identities(graph))
-        composed = _compose_one(graph, cost_of, level_value)
+        composed = _compose_one(graph, cost_of, level_value, refused)
         if composed is None:
             return graph
+        kept += graph.nodes
         graph = composed
+
+
+def default_costs(graph: Graph) -> CostOf:
+    """Return `diagonal_cost` for graphs of vectors; for images, the cost of the best orders."""
+    if all(len(shape) < 2 for shape in graph.shapes.values()):
+        return diagonal_cost
+    images = ImageCosts(graph.shapes)
+    return lambda node: _DIAGONALS_PER_ROTATION * images(node)
 
 
 def diagonal_cost(node: Affine) -> float:
@@ -63,13 +78,20 @@ def affine(
     """
     sums: dict[str, csr_array] = {}
     for name, matrix in zip(inputs, matrices, strict=True):
-        sums[name] = csr_array(sums[name] + matrix) if name in sums else csr_array(matrix.copy())
-    for matrix in sums.values():
-        matrix.eliminate_zeros()
+        sums[name] = csr_array(sums[name] + matrix) if name in sums else matrix
+    sums = {name: _without_zeros(matrix) for name, matrix in sums.items()}
     kept = {name: matrix for name, matrix in sums.items() if matrix.nnz} or dict(
         list(sums.items())[:1]
     )
     return Affine(output, tuple(kept), tuple(kept.values()), np.asarray(bias), origin)
+
+
+def _without_zeros(matrix: csr_array) -> csr_array:
+    if np.all(matrix.data):
+        return matrix
+    matrix = csr_array(matrix.copy())
+    matrix.eliminate_zeros()
+    return matrix
 
 
 def consumers_of(graph: Graph) -> dict[str, list[int]]:
@@ -114,8 +136,17 @@ def _with_nodes(graph: Graph, nodes: Iterable[Node]) -> Graph:
     return replace(graph, nodes=tuple(nodes))
 
 
-def _compose_one(graph: Graph, cost_of: CostOf, level_value: float) -> Graph | None:
-    """Multiply one affine map into all affine maps that read it, if that pays; else None."""
+def _compose_one(
+    graph: Graph, cost_of: CostOf, level_value: float, refused: set[tuple[int, ...]]
+) -> Graph | None:
+    """Multiply one affine map into all affine maps that read it, if that pays; else None.
+
+    Args:
+        graph: the graph.
+        cost_of: cost of one affine map.
+        level_value: what removing a level may cost.
+        refused: maps and readers that were found not to pay; more are added.
+    """
     readers = consumers_of(graph)
     for index, node in enumerate(graph.nodes):
         if not isinstance(node, Affine):
@@ -124,13 +155,33 @@ def _compose_one(graph: Graph, cost_of: CostOf, level_value: float) -> Graph | N
             i: reader for i in readers[node.output] if isinstance(reader := graph.nodes[i], Affine)
         }
         stays = node.output in graph.outputs or len(targets) < len(readers[node.output])
-        composed = {i: _composed(node, reader) for i, reader in targets.items()}
-        before = sum(map(cost_of, targets.values())) + (0.0 if stays else cost_of(node))
-        after = sum(map(cost_of, composed.values()))
-        if targets and after <= before + level_value:
+        attempt = (id(node), *map(id, targets.values()))
+        if not targets or attempt in refused:
+            continue
+        composed = _composed_if_it_pays(node, targets, stays, cost_of, level_value)
+        if composed is not None:
             nodes: list[Node] = [composed.get(i, n) for i, n in enumerate(graph.nodes)]
             return _with_nodes(graph, nodes if stays else nodes[:index] + nodes[index + 1 :])
+        refused.add(attempt)
     return None
+
+
+def _composed_if_it_pays(
+    node: Affine, targets: Mapping[int, Affine], stays: bool, cost_of: CostOf, level_value: float
+) -> dict[int, Node] | None:
+    if any(_entries_of_product(node, reader) > _MOST_ENTRIES for reader in targets.values()):
+        return None
+    before = sum(map(cost_of, targets.values())) + (0.0 if stays else cost_of(node))
+    composed = {i: _composed(node, reader) for i, reader in targets.items()}
+    after = sum(map(cost_of, composed.values()))
+    return {**composed} if after <= before + level_value else None
+
+
+def _entries_of_product(first: Affine, second: Affine) -> int:
+    """Bound the entries of the composed map."""
+    outer = second.matrices[second.inputs.index(first.output)]
+    reads = np.bincount(outer.indices, minlength=outer.shape[1])
+    return int(sum(int(reads @ np.diff(inner.indptr)) for inner in first.matrices))
 
 
 def _composed(first: Affine, second: Affine) -> Affine:
@@ -167,7 +218,9 @@ def _is_identity(node: Node) -> bool:
     if not isinstance(node, Affine) or len(node.inputs) != 1 or np.any(node.bias != 0.0):
         return False
     rows, columns = node.matrices[0].shape
-    return bool(rows == columns and abs(node.matrices[0] - eye_array(rows)).nnz == 0)
+    if rows != columns or np.count_nonzero(node.matrices[0].data) != rows:
+        return False
+    return bool(abs(node.matrices[0] - eye_array(rows)).nnz == 0)
 
 
 def _renamed(node: Node, names: Mapping[str, str]) -> Node:

@@ -14,6 +14,7 @@ from tacit.errors import CircuitError
 from tacit.kernels import encode
 from tacit.kernels.devices import open_kernels
 from tacit.kernels.limb_kernels import Galois, LimbArray, LimbKernels, Words
+from tacit.packed_rows import memory_of_row
 from tacit.params import CryptoParams
 from tacit.runtime.backends.native_plaintexts import PlaintextCache
 
@@ -109,9 +110,14 @@ class NativeEngine:
         *,
         extended: bool,
     ) -> LimbArray:
-        """Return one encoded diagonal of a linear transform."""
-        plain = Plain(f"{plan.diagonals}/{row}", constants[plan.diagonals][row])
-        return self.plaintext(plain, ValueType(level), extended=extended)
+        """Return one encoded diagonal of a linear transform; a packed row is unpacked if needed."""
+        key, rows, at = f"{plan.diagonals}/{row}", constants[plan.diagonals], ValueType(level)
+        return self.plaintexts.find(
+            key,
+            memory_of_row(rows, row),
+            (at, extended),
+            lambda: self._encode(Plain(key, rows[row]), at, extended),
+        )
 
     def weight_blocks(
         self, name: str, weights: Floats, level: int

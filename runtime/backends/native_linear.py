@@ -92,8 +92,9 @@ class _Run:
     terms: dict[tuple[int, int], list[LinearTerm]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        slots = self.engine.params.slots
         for term in self.plan.terms:
-            giant = term.giant % self.engine.params.slots
+            giant = term.giant if self.plan.in_sequence else term.giant % slots
             self.terms.setdefault((term.output, giant), []).append(term)
 
     def rotate_inputs(self, inputs: Sequence[LimbArray]) -> dict[tuple[int, int], LimbArray]:
@@ -123,21 +124,42 @@ class _Run:
         sums = self._products(output, giants, rotated)
         if not self.extended and giants == [0]:
             return sums[0]
+        if self.plan.in_sequence:
+            whole = self._in_sequence(output, dict(zip(giants, sums, strict=True)))
+            return kernels.mod_down(self.level, whole)
         total: LimbArray | None = None
         for giant, part in zip(giants, sums, strict=True):
             if giant:
-                total = self._add_giant(giant, part, total)
+                total = self._add_giant(giant, part, total, extended=self.extended)
             else:
-                total = part if self.extended else kernels.times_p(part)
+                total = self._over_qp(part)
         assert total is not None  # every output has terms
         return kernels.mod_down(self.level, total)
 
-    def _add_giant(self, giant: int, sums: LimbArray, total: LimbArray | None) -> LimbArray:
-        """Rotate the sum under one giant step and add it to the total, over QP and times P."""
+    def _in_sequence(self, output: int, sums: Mapping[int, LimbArray]) -> LimbArray:
+        """Rotate the greatest sum and add it to the next, and so on; over QP and times P."""
+        slots = self.engine.params.slots
+        (last, _), *moves = self.plan.giant_moves(output)
+        part, extended = sums[last], self.extended
+        for last, step in moves:
+            into = self._over_qp(sums[last])
+            part = self._add_giant(step % slots, part, into, extended=extended)
+            extended = True
+        if last % slots:
+            return self._add_giant(last % slots, part, None, extended=extended)
+        return part if extended else self._over_qp(part)
+
+    def _over_qp(self, sums: LimbArray) -> LimbArray:
+        return sums if self.extended else self.engine.kernels.times_p(sums)
+
+    def _add_giant(
+        self, giant: int, sums: LimbArray, total: LimbArray | None, *, extended: bool
+    ) -> LimbArray:
+        """Rotate a sum and add it to the total, over QP and times P; `extended`: so is the sum."""
         kernels = self.engine.kernels
         key = self.keys.rotation(giant, sums.shape[2])
         first, second = kernels.part(sums, 0), kernels.part(sums, 1)
-        if self.extended:
+        if extended:
             second = kernels.mod_down(self.level, second)
         else:
             first = kernels.scale(first, self.engine.p_residues[: self.level + 1])

@@ -163,8 +163,8 @@ class OpenFHEEvaluator:
         sums = self._diagonal_sums(inputs, plan, constants[plan.diagonals], at)
         results = []
         for output in range(plan.outputs):
-            parts = [(sums.pop(key), (key[1],)) for key in sorted(sums) if key[0] == output]
-            total = call(self._context.Compress, self._rotations.total(parts), at.level, 1)
+            summed = self._sum_of_giants(plan, output, sums)
+            total = call(self._context.Compress, summed, at.level, 1)
             for steps in plan.fold_sums():
                 total = self._rotations.total([(total, (0, *steps))])
             if plan.bias:
@@ -172,6 +172,19 @@ class OpenFHEEvaluator:
                 call(self._context.EvalAddInPlace, total, self._operand(bias, to))
             results.append(self._checked(total, to))
         return results
+
+    def _sum_of_giants(
+        self, plan: LinearPlan, output: int, sums: dict[tuple[int, int], openfhe.Ciphertext]
+    ) -> openfhe.Ciphertext:
+        """Rotate and add the sums under one output's giant steps, all at once or in sequence."""
+        if not plan.in_sequence:
+            parts = [(sums.pop(key), (key[1],)) for key in sorted(sums) if key[0] == output]
+            return self._rotations.total(parts)
+        (giant, _), *moves = plan.giant_moves(output)
+        total = sums.pop((output, giant))
+        for giant, step in moves:
+            total = self._rotations.total([(total, (step,)), (sums.pop((output, giant)), (0,))])
+        return self._rotations.total([(total, (giant,))]) if giant else total
 
     def _diagonal_sums(
         self, inputs: Sequence[openfhe.Ciphertext], plan: LinearPlan, rows: Floats, at: ValueType
@@ -184,7 +197,7 @@ class OpenFHEEvaluator:
             rotated.update({(index, step): a for step, a in zip(steps, moved, strict=True)})
         sums: dict[tuple[int, int], openfhe.Ciphertext] = {}
         for term in plan.terms:
-            plain = self._operand(Plain(f"{plan.diagonals}/{term.row}", rows[term.row]), at)
+            plain = self._plaintexts.encode_row(plan.diagonals, rows, term.row, at)
             product = call(self._context.EvalMult, rotated[term.input, term.baby], plain)
             key = (term.output, term.giant)
             if key in sums:

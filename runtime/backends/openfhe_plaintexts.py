@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
+import numpy as np
 import openfhe
+from numpy.typing import NDArray
 
 from tacit.circuit import Circuit, Constant, LinearPlan, Plain, ValueType
+from tacit.packed_rows import memory_of_row
 from tacit.params import CryptoParams
 
+Floats = NDArray[np.float64]
 _Key = tuple[str, int, tuple[int, ...], ValueType]
 
 
@@ -64,7 +69,7 @@ class PlaintextCache:
         self._params = params
         self._context = context
         self._budget = budget
-        self._entries: dict[_Key, tuple[Plain, openfhe.Plaintext]] = {}
+        self._entries: dict[_Key, tuple[Floats, openfhe.Plaintext]] = {}
         self._taken: list[int] = []
         self._lock = threading.Lock()
         weakref.finalize(self, _give_back_all, budget, self._taken)
@@ -76,26 +81,36 @@ class PlaintextCache:
 
     def encode(self, plain: Plain, at: ValueType) -> openfhe.Plaintext:
         """Return the constant encoded for ciphertexts of type `at`."""
-        place = plain.values.__array_interface__["data"][0]
-        key = (plain.key, place, plain.values.strides, at)
+        return self._found(plain.key, plain.values, at, lambda: plain)
+
+    def encode_row(self, name: str, rows: Floats, row: int, at: ValueType) -> openfhe.Plaintext:
+        """Return a row encoded; packed rows are unpacked only if they are not known."""
+        key = f"{name}/{row}"
+        return self._found(key, memory_of_row(rows, row), at, lambda: Plain(key, rows[row]))
+
+    def _found(
+        self, name: str, memory: Floats, at: ValueType, make: Callable[[], Plain]
+    ) -> openfhe.Plaintext:
+        key = (name, memory.__array_interface__["data"][0], memory.strides, at)
         entry = self._entries.get(key)
         if entry is not None:
             return entry[1]
+        plain = make()
         encoded = self._context.MakeCKKSPackedPlaintext(
             plain.expand(self._params.slots), at.degree, self._params.depth - at.level
         )
         size = plaintext_bytes(self._params, at)
         with self._lock:
             if key not in self._entries and self._budget.take(size):
-                self._entries[key] = (plain, encoded)
+                self._entries[key] = (memory, encoded)
                 self._taken.append(size)
         return encoded
 
     def prepare(self, circuit: Circuit) -> bool:
         """Encode all constants of a circuit; return whether the budget holds them."""
-        for plain, at in constants_to_encode(circuit):
+        for encode, at in constants_to_encode(circuit):
             known = len(self._taken)
-            self.encode(plain, at)
+            encode(self)
             if len(self._taken) == known and self._is_full(at):
                 return False
         return True
@@ -113,22 +128,25 @@ def plaintext_bytes(params: CryptoParams, at: ValueType) -> int:
     return 8 * params.n * (at.level + 1) + 16 * params.slots
 
 
-def constants_to_encode(circuit: Circuit) -> Iterator[tuple[Plain, ValueType]]:
-    """Yield every constant that is a vector, and the type of ciphertext that it meets."""
+def constants_to_encode(
+    circuit: Circuit,
+) -> Iterator[tuple[Callable[[PlaintextCache], openfhe.Plaintext], ValueType]]:
+    """Yield how to encode each constant that is a vector, and the type of ciphertext it meets."""
     for node in circuit.nodes:
         at = circuit.types[node.inputs[0]]
         match node.attribute:
             case Constant(name):
                 plain = Plain(name, circuit.constants[name])
                 if not plain.is_scalar:
-                    yield plain, at
+                    yield partial(PlaintextCache.encode, plain=plain, at=at), at
             case LinearPlan() as plan:
+                rows, encode_row = circuit.constants[plan.diagonals], PlaintextCache.encode_row
                 for row in sorted({term.row for term in plan.terms}):
-                    values = circuit.constants[plan.diagonals][row]
-                    yield Plain(f"{plan.diagonals}/{row}", values), at
+                    yield partial(encode_row, name=plan.diagonals, rows=rows, row=row, at=at), at
                 for output, value in enumerate(node.outputs if plan.bias else ()):
-                    bias = circuit.constants[plan.bias][output]
-                    yield Plain(f"{plan.bias}/{output}", bias), circuit.types[value]
+                    bias = Plain(f"{plan.bias}/{output}", circuit.constants[plan.bias][output])
+                    to = circuit.types[value]
+                    yield partial(PlaintextCache.encode, plain=bias, at=to), to
 
 
 def _give_back_all(budget: PlaintextBudget, taken: list[int]) -> None:

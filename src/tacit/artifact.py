@@ -12,10 +12,8 @@ The manifest is written last and atomically, so a half-written artifact does not
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,10 +24,11 @@ from numpy.typing import NDArray
 from tacit import __version__
 from tacit.circuit import Circuit
 from tacit.circuit_json import circuit_from_json, circuit_to_json
+from tacit.constant_file import constants_from_bytes, constants_to_bytes
 from tacit.errors import ArtifactError
 from tacit.signature import Signature
 
-FORMAT = 1
+FORMAT = 2
 _PUBLIC = "public.json"
 _CIRCUITS = "private/circuits.json"
 _CONSTANTS = "private/constants.npz"
@@ -94,7 +93,7 @@ def load(directory: Path) -> Artifact:
     files = {name: _read(directory, name, manifest) for name in _PRIVATE}
     if _digest_of(files) != signature.private_digest:
         raise ArtifactError("the private half belongs to another version of the public half")
-    constants = _read_constants(files[_CONSTANTS])
+    constants = constants_from_bytes(files[_CONSTANTS], _CONSTANTS)
     circuits = {
         plan: circuit_from_json(fields, _of_plan(constants, plan))  # type: ignore[arg-type]
         for plan, fields in _parse(files[_CIRCUITS], _CIRCUITS).items()
@@ -107,33 +106,15 @@ def load(directory: Path) -> Artifact:
 def _private_files(artifact: Artifact) -> dict[str, bytes]:
     circuits = {name: circuit_to_json(c) for name, c in artifact.circuits.items()}
     arrays = {
-        f"{plan}:{name}": np.asarray(values, dtype=np.float64)
+        f"{plan}:{name}": values
         for plan, circuit in artifact.circuits.items()
         for name, values in circuit.constants.items()
     }
     return {
         _CIRCUITS: _json_bytes(circuits),
-        _CONSTANTS: _npz_bytes(arrays),
+        _CONSTANTS: constants_to_bytes(arrays),
         _REPORT: _json_bytes(dict(artifact.report)),
     }
-
-
-def _npz_bytes(arrays: Mapping[str, NDArray[np.float64]]) -> bytes:
-    """Write arrays by position, with their names in an array of their own (names hold any text)."""
-    names = sorted(arrays)
-    buffer = io.BytesIO()
-    indexed = {f"a{i}": arrays[name] for i, name in enumerate(names)}
-    np.savez(buffer, names=np.frombuffer(json.dumps(names).encode(), dtype=np.uint8), **indexed)  # type: ignore[arg-type]
-    return buffer.getvalue()
-
-
-def _read_constants(content: bytes) -> dict[str, NDArray[np.float64]]:
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            names = json.loads(archive["names"].tobytes())
-            return {name: archive[f"a{i}"] for i, name in enumerate(names)}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ArtifactError(f"{_CONSTANTS} is damaged: {error}") from error
 
 
 def _of_plan(

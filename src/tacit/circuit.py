@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.errors import CircuitError, TacitError
-from tacit.folds import joint_sums
+from tacit.linear_plan import LinearPlan as LinearPlan
+from tacit.linear_plan import LinearTerm as LinearTerm
 
 Floats = NDArray[np.float64]
 
@@ -84,61 +85,6 @@ class Plain:
     def is_scalar(self) -> bool:
         """Tell whether every slot holds the same value by construction."""
         return self.values.ndim == 0
-
-
-@dataclass(frozen=True, slots=True)
-class LinearTerm:
-    """One diagonal: constant row `row` times rotation `baby` of `input`, summed under `giant`."""
-
-    output: int
-    input: int
-    giant: int
-    baby: int
-    row: int
-
-
-@dataclass(frozen=True, slots=True)
-class LinearPlan:
-    """A matrix times a vector of slots, by baby-step giant-step diagonals. Costs one level.
-
-    output r = fold( rescale( sum_giant rotate( sum_(input c, baby) diagonal[row] *
-    rotate(input c, baby), giant ) ) ) + bias[r], where fold adds, for each step in `folds` in
-    order, the value rotated by that step. All steps count slots, to the left.
-
-    Attributes:
-        outputs: number of output ciphertexts.
-        terms: the diagonals; rows already hold the pre-rotation by -giant.
-        diagonals: name of a constant of shape (rows, length), length a divisor of the slots.
-        bias: name of a constant of shape (outputs, length), or "".
-        folds: steps of the final rotate-and-add, applied to each output.
-        joint_folds: how many consecutive folds are done at once; () for one by one.
-    """
-
-    outputs: int
-    terms: tuple[LinearTerm, ...]
-    diagonals: str
-    bias: str
-    folds: tuple[int, ...] = ()
-    joint_folds: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        self.fold_sums()
-        missing = set(range(self.outputs)) - {term.output for term in self.terms}
-        if missing:
-            raise CircuitError(f"outputs {sorted(missing)} of a linear transform have no terms")
-
-    def baby_steps(self, input_index: int) -> tuple[int, ...]:
-        """Return the sorted rotation steps needed of one input, 0 included if used."""
-        return tuple(sorted({t.baby for t in self.terms if t.input == input_index}))
-
-    def fold_sums(self) -> list[tuple[int, ...]]:
-        """Return, for each group of folds, the rotations whose sum with the value folds it."""
-        return joint_sums(self.folds, self.joint_folds)
-
-    def rotations(self) -> frozenset[int]:
-        """Return every non-zero rotation step used."""
-        steps = {t.baby for t in self.terms} | {t.giant for t in self.terms}
-        return frozenset(steps.union(*self.fold_sums()) - {0})
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,7 @@ def _attribute_to_json(attribute: Attribute) -> Json | None:
                 "bias": attribute.bias,
                 "folds": list(attribute.folds),
                 "joint_folds": list(attribute.joint_folds),
+                "in_sequence": attribute.in_sequence,
             }
         case WeightedSumPlan():
             fields = {"weights": attribute.weights, "bias": attribute.bias}
@@ -111,7 +112,8 @@ def _attribute_from_json(fields: object) -> Attribute:
         }:
             parsed = tuple(LinearTerm(*_ids(term)) for term in terms)
             joint = _ids(others.get("joint_folds", []))
-            return LinearPlan(outputs, parsed, rows, bias, _ids(folds), joint)
+            in_sequence = bool(others.get("in_sequence"))
+            return LinearPlan(outputs, parsed, rows, bias, _ids(folds), joint, in_sequence)
         case {"weighted_sum": int(outputs), "weights": str(weights), "bias": str(bias)}:
             return WeightedSumPlan(outputs, weights, bias)
         case {"chebyshev": str(name)}:

@@ -52,19 +52,29 @@ def _collect(
     output: int,
     sums: dict[tuple[int, int], C],
 ) -> C:
-    total: C | None = None
-    for giant in sorted(giant for (r, giant) in sums if r == output):
-        part = sums[output, giant]
-        moved = evaluator.rotate(part, giant) if giant else part
-        total = moved if total is None else evaluator.add(total, moved)
-    assert total is not None
-    total = evaluator.rescale(total)
+    total = evaluator.rescale(_sum_of_giants(evaluator, plan, output, sums))
     for step in plan.folds:
         total = evaluator.add(total, evaluator.rotate(total, step))
     if plan.bias:
         plain = Plain(f"{plan.bias}/{output}", constants[plan.bias][output])
         total = evaluator.add_plain(total, plain)
     return total
+
+
+def _sum_of_giants(
+    evaluator: Evaluator[C], plan: LinearPlan, output: int, sums: dict[tuple[int, int], C]
+) -> C:
+    (last, _), *others = reversed(plan.giant_moves(output))
+    if not plan.in_sequence:
+        total = evaluator.rotate(sums[output, last], last) if last else sums[output, last]
+        for giant, _ in others:
+            total = evaluator.add(total, evaluator.rotate(sums[output, giant], giant))
+        return total
+    (first, _), *moves = plan.giant_moves(output)
+    total = sums[output, first]
+    for giant, step in moves:
+        total = evaluator.add(evaluator.rotate(total, step), sums[output, giant])
+    return evaluator.rotate(total, last) if last else total
 
 
 def weighted_sum_by_scalars(

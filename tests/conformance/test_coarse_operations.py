@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,26 @@ def test_linear_transforms_are_matrix_products(backend: Backend, seed: int) -> N
         return results
 
     backend.check(program, x, expected, level)
+
+
+@pytest.mark.parametrize("babies", [(0, 1, 2), (0,)])
+@pytest.mark.parametrize("giants", [(0, 4, 8, 16), (4, 8, 16), (16,), (0,), (8, 72)])
+def test_giant_steps_in_sequence_give_the_same_product(
+    backend: Backend, giants: tuple[int, ...], babies: tuple[int, ...]
+) -> None:
+    rng = np.random.default_rng(len(giants))
+    slots, count = backend.params.slots, len(giants) * len(babies)
+    terms = tuple(
+        LinearTerm(output, output, giant, baby, row)
+        for row, (giant, baby) in enumerate(product(giants, babies))
+        for output in (0, 1)
+    )
+    constants: dict[str, Floats] = {"rows": rng.uniform(-0.5, 0.5, (count, slots))}
+    plan = LinearPlan(2, terms, "rows", "", in_sequence=True)
+    x = [rng.uniform(-1, 1, slots) for _ in range(2)]
+    matrices = _matrices(plan, constants, slots)
+    expected = [matrices[output, output] @ x[output] for output in (0, 1)]
+    backend.check(lambda ev, c: ev.linear(c, plan, constants), x, expected, backend.params.depth)
 
 
 @pytest.mark.parametrize("bias", [False, True])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -25,6 +25,7 @@ from tacit.circuit import (
 )
 from tacit.errors import ParameterError, UnknownKeyError
 from tacit.openfhe_context import template_from_context
+from tacit.packed_rows import pack_rows
 from tacit.params import CryptoParams, Security
 from tests.conformance.backends import DEEP_TINY_INSECURE, Backend, openfhe_backend
 
@@ -156,6 +157,18 @@ def test_a_constant_is_encoded_once_per_type() -> None:
     assert cache.encode(Plain("w", plain.values[:]), ValueType(2, 1)) is first
     assert cache.encode(plain, ValueType(1, 1)) is not first
     assert cache.encode(plain, ValueType(2, 2)) is not first
+
+
+def test_a_packed_row_is_encoded_once() -> None:
+    cache = PlaintextCache(OTHER, make_context(OTHER), PlaintextBudget(1 << 20))
+    index, place = np.nonzero(np.eye(4))
+    packed = pack_rows((index, place), np.full(4, 0.5), (4, 4), 8)
+    rows = cast("NDArray[np.float64]", packed)
+    first = cache.encode_row("d", rows, 1, ValueType(2))
+    assert cache.encode_row("d", rows, 1, ValueType(2)) is first
+    assert cache.encode_row("d", rows, 2, ValueType(2)) is not first
+    slots = np.asarray(first.GetRealPackedValueArray())
+    np.testing.assert_allclose(slots, Plain("d/1", packed[1]).expand(OTHER.slots), atol=1e-6)
 
 
 def test_constants_of_one_name_and_different_values_are_kept_apart() -> None:

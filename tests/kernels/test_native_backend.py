@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 pytest.importorskip("openfhe", reason="openfhe does not import here")
 
@@ -30,6 +31,7 @@ from tacit.kernels import ntt
 from tacit.kernels.build import build_if_stale
 from tacit.kernels.memory import ArrayPool
 from tacit.kernels.ring import Ring
+from tacit.packed_rows import pack_rows
 from tacit.params import CryptoParams, Security
 from tacit.runtime.backends.native import NativeEvaluator
 from tacit.runtime.backends.native_engine import NativeEngine
@@ -251,6 +253,21 @@ def test_a_prepared_circuit_encodes_nothing_later(exchange: Exchange) -> None:
     assert [output.type for output in outputs] == [circuit.types[i] for i in circuit.outputs]
     assert engine.plaintexts.used_bytes == held
     assert engine.plaintexts.made == made
+
+
+def test_a_packed_row_is_encoded_once_and_like_a_plain_one() -> None:
+    engine = NativeEngine(PARAMS)
+    dense = np.where(np.random.default_rng(0).random((3, 8)) < 0.5, 0.25, 0.0)
+    index, place = np.nonzero(dense)
+    packed = pack_rows((index, place), dense[index, place], (3, 8), 32)
+    plan, level = _plan(3), ValueType(2).level
+    constants = {"rows": cast("NDArray[np.float64]", packed)}
+    first = engine.diagonal(plan, constants, 1, level, extended=True)
+    assert engine.diagonal(plan, constants, 1, level, extended=True) is first
+    plain = {"rows": np.tile(dense, 4)}
+    again = engine.diagonal(plan, plain, 1, level, extended=True)
+    download = engine.kernels.download
+    assert np.array_equal(download(first), download(again))
 
 
 @pytest.mark.slow

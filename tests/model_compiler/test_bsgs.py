@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from tacit.circuit import LinearPlan
+from tacit.circuit import LinearPlan, LinearTerm
 from tacit.model_compiler.bsgs import (
     MOST_JOINT_FOLDS,
     RotationCosts,
@@ -122,9 +122,44 @@ def test_dear_keys_give_fewer_distinct_rotations() -> None:
     def keys(price: float) -> int:
         split = choose_split(places, 64, RotationCosts(key=price, giant=1.0, baby=0.05)).split
         giants, babies = split.steps(offsets, 64)
-        return len({*giants.tolist(), *babies.tolist()} - {0})
+        terms = [
+            LinearTerm(0, 0, giant, baby, 0)
+            for giant, baby in zip(giants.tolist(), babies.tolist(), strict=True)
+        ]
+        return len(LinearPlan(1, tuple(terms), "d", "", in_sequence=split.in_sequence).rotations())
 
     assert keys(100.0) < keys(0.0)
+
+
+@pytest.mark.parametrize("shift", [0, 3, 16, 35])
+@pytest.mark.parametrize("width", [1, 4, 7])
+def test_giant_steps_in_sequence_compute_the_same(width: int, shift: int) -> None:
+    matrix = np.random.default_rng(0).normal(size=(40, 40))
+    source, target = Arrangement(40, 64), Arrangement(40, 64)
+    errors, _ = _apply(matrix, source, target, Split(width, shift, in_sequence=True), True)
+    assert errors.max() < 1e-12
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_split_in_sequence_is_priced_as_its_plan_runs(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    places = np.unique(generator.integers(0, [3, 2, 64], size=(40, 3)), axis=0)
+    split = Split(int(generator.integers(1, 9)), int(generator.integers(0, 64)), in_sequence=True)
+    giants, babies = split.steps(places[:, 2], 64)
+    terms = [
+        LinearTerm(int(out), int(source), int(giant), int(baby), 0)
+        for (out, source, _), giant, baby in zip(places, giants, babies, strict=True)
+    ]
+    plan = LinearPlan(3, tuple(terms), "d", "", in_sequence=True)
+    free = RotationCosts(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    rotations = sum(len(plan.giant_rotations(output)) for output in range(3))
+    assert split_cost(places, 64, split, replace(free, giant=1.0), frozenset()) == rotations
+    sharing = replace(free, giant=1.0, down=0.25, sequence_shares=True)
+    turned = sum(bool(plan.giant_rotations(output)) for output in range(3))
+    price = rotations - 0.25 * (rotations - turned)
+    assert split_cost(places, 64, split, sharing, frozenset()) == price
+    steps = {step % 64 for step in plan.rotations()} - {0}
+    assert split_cost(places, 64, split, replace(free, key=1.0), frozenset()) == len(steps)
 
 
 def test_an_output_without_weights_gets_a_diagonal_of_zeros() -> None:

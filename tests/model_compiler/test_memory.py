@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from tacit import wire
 from tacit.artifact import Artifact
-from tacit.circuit import Circuit, execute
+from tacit.circuit import Circuit, LinearPlan, execute
 from tacit.kernels.automorphism import rotation_element
 from tacit.model_compiler import CompileOptions, compile_model
 from tacit.model_compiler.memory import key_memory, memory_facts, plan_memory, table_bytes
@@ -135,6 +136,26 @@ def test_working_arrays_take_what_is_predicted(model: Artifact) -> None:
             _evaluate(keys, circuit, plan)
         expected = pool_bytes(circuit, model.signature.params)
         assert expected == pytest.approx(keys.engine.kernels.peak_bytes, rel=0.02)
+
+
+def test_giant_steps_in_sequence_take_what_is_predicted(model: Artifact) -> None:
+    params, circuit = model.signature.params, model.circuits["latency"]
+    nodes = tuple(
+        replace(node, attribute=replace(node.attribute, in_sequence=True))
+        if isinstance(node.attribute, LinearPlan)
+        else node
+        for node in circuit.nodes
+    )
+    changed = replace(circuit, nodes=nodes)
+    plans = tuple(
+        replace(plan, rotations=tuple(sorted(changed.rotations))) for plan in model.signature.plans
+    )
+    signature = replace(model.signature, plans=plans)
+    keys = _keys(replace(model, signature=signature))
+    for _ in range(2):
+        _evaluate(keys, changed, model.signature.plan("latency"))
+    expected = pool_bytes(changed, params)
+    assert expected == pytest.approx(keys.engine.kernels.peak_bytes, rel=0.02)
 
 
 def test_the_report_holds_the_account(model: Artifact) -> None:
