@@ -17,9 +17,15 @@ from numpy.polynomial import polynomial as power_basis
 from numpy.typing import NDArray
 from scipy import special
 
-from tacit.errors import CircuitError
+from tacit.errors import CircuitError, ModelError
 
 Floats = NDArray[np.float64]
+
+# Functions that end or have a pole at 0, where no polynomial can follow them.
+BOUND_BY_ZERO: Final = frozenset({"log", "sqrt", "reciprocal", "reciprocal_above", "rsqrt"})
+
+# Functions with f(s x) = f(x), s > 0.
+SCALE_FREE: Final = frozenset({"sign", "step"})
 
 # Where x*sigmoid(x), x*Phi(x), its tanh form and x*tanh(softplus(x)) have their single minimum.
 _SILU_MINIMUM: Final = -1.2784645427610741
@@ -77,9 +83,15 @@ def interval_image(
 
     Raises:
         CircuitError: unknown name, wrong number of parameters, or an empty interval.
+        ModelError: the function has a pole in between.
     """
     rule = _rule(name, parameters)
     low, high = np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
+    if low.size and not is_defined(name, float(low.min()), float(high.max())):
+        raise ModelError(
+            f"{name} of values between {float(low.min()):.6g} and {float(high.max()):.6g} is not "
+            "bounded: calibrate with sample data, or declare narrower input ranges"
+        )
     if np.any(low > high):
         raise CircuitError(f"interval_image of {name!r} needs low <= high everywhere")
     points = [low, high]
@@ -104,8 +116,20 @@ def _rule(name: str, parameters: tuple[float, ...]) -> _Rule:
     return rule
 
 
+def is_defined(name: str, low: float, high: float) -> bool:
+    """Tell whether a whole interval lies on one side of where a function has a pole or ends."""
+    match name:
+        case "sqrt":
+            return low >= 0.0
+        case "log" | "rsqrt":
+            return low > 0.0
+        case "reciprocal":
+            return low > 0.0 or high < 0.0
+    return True
+
+
 def _apply(compute: Callable[..., Floats], parameters: tuple[float, ...], x: Floats) -> Floats:
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
         return np.asarray(compute(np.asarray(x, dtype=np.float64), *parameters), dtype=np.float64)
 
 
@@ -171,6 +195,32 @@ def _thresholded_relu(x: Floats, alpha: float) -> Floats:
     return np.where(x > alpha, x, 0.0)
 
 
+def _shrink(x: Floats, limit: float, bias: float) -> Floats:
+    return np.where(x < -limit, x + bias, np.where(x > limit, x - bias, 0.0))
+
+
+def _shrink_turning_points(limit: float, bias: float) -> tuple[float, ...]:
+    beyond = float(np.nextafter(limit, np.inf))
+    return (-beyond, -limit, limit, beyond)
+
+
+def _step(x: Floats) -> Floats:
+    return np.where(x > 0.0, 1.0, 0.0)
+
+
+def _reciprocal(x: Floats) -> Floats:
+    return np.asarray(1.0 / x)
+
+
+def _reciprocal_above(x: Floats, least: float) -> Floats:
+    """1 / x of values known to be at least `least`, above 0."""
+    return np.asarray(1.0 / np.maximum(x, least))
+
+
+def _rsqrt(x: Floats) -> Floats:
+    return np.asarray(1.0 / np.sqrt(x))
+
+
 def _polynomial(x: Floats, *coefficients: float) -> Floats:
     return np.asarray(power_basis.polyval(x, np.asarray(coefficients, dtype=np.float64)))
 
@@ -193,8 +243,11 @@ def _at(*points: float) -> Callable[..., tuple[float, ...]]:
 _RULES: Final[Mapping[str, _Rule]] = MappingProxyType(
     {
         "abs": _Rule(0, np.abs, _at(0.0)),
+        "asinh": _Rule(0, np.arcsinh, _at()),
+        "atan": _Rule(0, np.arctan, _at()),
         "celu": _Rule(1, _celu, _at(0.0)),
         "clip": _Rule(2, _clip, _at()),
+        "cosh": _Rule(0, np.cosh, _at(0.0)),
         "elu": _Rule(1, _elu, _at(0.0)),
         "erf": _Rule(0, special.erf, _at()),
         "exp": _Rule(0, np.exp, _at()),
@@ -203,14 +256,23 @@ _RULES: Final[Mapping[str, _Rule]] = MappingProxyType(
         "hard_sigmoid": _Rule(2, _hard_sigmoid, _at()),
         "hard_swish": _Rule(0, _hard_swish, _at(-3.0, -1.5, 3.0)),
         "leaky_relu": _Rule(1, _leaky_relu, _at(0.0)),
+        "log": _Rule(0, np.log, _at()),
         "mish": _Rule(0, _mish, _at(_MISH_MINIMUM)),
         "polynomial": _Rule(None, _polynomial, _polynomial_turning_points),
+        "reciprocal": _Rule(0, _reciprocal, _at()),
+        "reciprocal_above": _Rule(1, _reciprocal_above, lambda least: (least,)),
         "relu": _Rule(0, _relu, _at(0.0)),
+        "rsqrt": _Rule(0, _rsqrt, _at()),
         "selu": _Rule(2, _selu, _at(0.0)),
         "sigmoid": _Rule(0, special.expit, _at()),
+        "shrink": _Rule(2, _shrink, _shrink_turning_points),
+        "sign": _Rule(0, np.sign, _at(0.0)),
         "silu": _Rule(0, _silu, _at(_SILU_MINIMUM)),
+        "sinh": _Rule(0, np.sinh, _at()),
         "softplus": _Rule(0, _softplus, _at()),
         "softsign": _Rule(0, _softsign, _at()),
+        "sqrt": _Rule(0, np.sqrt, _at()),
+        "step": _Rule(0, _step, _at(0.0)),
         "tanh": _Rule(0, np.tanh, _at()),
         "thresholded_relu": _Rule(
             1, _thresholded_relu, lambda alpha: (alpha, float(np.nextafter(alpha, np.inf)))

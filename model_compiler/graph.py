@@ -63,6 +63,10 @@ class Polynomial:
 
     Chebyshev basis on [center - half_width, center + half_width]. After scaling every node has
     center 0 and half_width 1.
+
+    Attributes:
+        samples: some of the values it reads on the calibration rows, for the prediction of noise;
+            None where they are not known.
     """
 
     output: str
@@ -71,6 +75,7 @@ class Polynomial:
     center: float
     half_width: float
     origin: str
+    samples: Floats | None = None
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.polynomial import chebyshev
@@ -19,6 +19,7 @@ from tacit.circuit import Chebyshev, LinearPlan, Plain, ValueType, WeightedSumPl
 from tacit.decompose import chebyshev_by_powers, linear_by_rotations
 from tacit.model_compiler.levels import LevelChecker
 from tacit.model_compiler.lowering.lowered import Lowered
+from tacit.model_compiler.noise_course import Course, key_of
 from tacit.params import CryptoParams
 
 Floats = NDArray[np.float64]
@@ -26,15 +27,24 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Uncertain:
-    """A ciphertext's type and the variance of the error in each slot, shape (slots,) or ()."""
+    """A ciphertext's type and the variance of the error in each slot, shape (slots,) or ().
+
+    Attributes:
+        identity: the same for a value at another level.
+        course: of a polynomial of another value, how it depends on it.
+        origin: variance of that other value.
+    """
 
     type: ValueType
     variance: Floats
+    identity: object = field(default_factory=object)
+    course: Course | None = None
+    origin: Floats | None = None
 
 
 def predicted_error(lowered: Lowered, params: CryptoParams) -> float:
     """Return the greatest error expected in any slot the client reads, in stored units."""
-    model = NoiseModel(params)
+    model = NoiseModel(params, lowered.samples)
     circuit = lowered.circuit
     inputs = [model.fresh(circuit.types[v].level) for v in circuit.inputs]
     results = execute(circuit, inputs, model)
@@ -51,9 +61,14 @@ def predicted_error(lowered: Lowered, params: CryptoParams) -> float:
 
 @dataclass(slots=True)
 class NoiseModel:
-    """An Evaluator on variances of errors."""
+    """An Evaluator on variances of errors.
+
+    Attributes:
+        samples: values that polynomials read, by `noise_course.key_of` their coefficients.
+    """
 
     params: CryptoParams
+    samples: Mapping[bytes, Floats] = field(default_factory=dict)
     _checker: LevelChecker = field(default_factory=LevelChecker)
     _switches: dict[ValueType, float] = field(default_factory=dict)
 
@@ -85,9 +100,13 @@ class NoiseModel:
         return Uncertain(self._checker.multiply_plain(a.type, plain), np.asarray(variance))
 
     def multiply(self, a: Uncertain, b: Uncertain) -> Uncertain:
-        """Add the errors of two factors of magnitude 1, and of the relinearisation."""
+        """Add the errors of two factors, each times the other, and of the relinearisation."""
         to = self._checker.multiply(a.type, b.type)
-        variance = (np.sqrt(a.variance) + np.sqrt(b.variance)) ** 2
+        for source, sign in ((a, b), (b, a)):
+            if sign.course is not None and sign.course.source is source.identity:
+                gain, added = sign.course.times_source()
+                return Uncertain(to, gain * source.variance + added + self._switch(to))
+        variance = (_size(b) * np.sqrt(a.variance) + _size(a) * np.sqrt(b.variance)) ** 2
         return Uncertain(to, variance + self._switch(to))
 
     def rotate(self, a: Uncertain, steps: int) -> Uncertain:
@@ -107,7 +126,8 @@ class NoiseModel:
 
     def drop(self, a: Uncertain, level: int) -> Uncertain:
         """Add the rounding."""
-        return self._rounded(a, self._checker.drop(a.type, level))
+        lower = self._rounded(a, self._checker.drop(a.type, level))
+        return replace(lower, identity=a.identity, course=a.course, origin=a.origin)
 
     def linear(
         self, inputs: Sequence[Uncertain], plan: LinearPlan, constants: Mapping[str, Floats]
@@ -128,17 +148,26 @@ class NoiseModel:
     def chebyshev(
         self, a: Uncertain, polynomial: Chebyshev, constants: Mapping[str, Floats]
     ) -> Uncertain:
-        """Multiply the error by the greatest slope.
+        """Multiply the error by the slope where the values are; unknown, by the greatest.
 
         An error in some T_k within the evaluation acts like one of the argument. Products switch
         keys at degree 2, where it costs no precision; the rescalings are what is left.
         """
         coefficients = constants[polynomial.coefficients]
         to = chebyshev_by_powers(self._checker, a.type, coefficients)
-        slope = _greatest_slope(coefficients)
         rounding = precision.rescale_deviation(self.params, to.level) ** 2
-        inner = a.variance + rounding * (a.type.level - to.level)
-        return Uncertain(to, np.asarray(slope**2 * inner + rounding))
+        inside = rounding * (a.type.level - to.level)
+        known = self.samples.get(key_of(coefficients))
+        before = a.course or Course.start(a.identity, known)
+        origin = a.variance if a.origin is None else a.origin
+        course = before.through(coefficients, inside, rounding)
+        if a.course is not None or course.observed:
+            gain, added = course.typical
+        else:
+            gain = _greatest_slope(coefficients) ** 2
+            added = gain * inside + rounding
+        variance = np.asarray(gain * origin + added)
+        return Uncertain(to, variance, course=course, origin=origin)
 
     def type_of(self, a: Uncertain) -> ValueType:
         """Return level and degree."""
@@ -158,6 +187,11 @@ class NoiseModel:
             deviation = precision.key_switch_deviation(self.params, at.level, at.degree)
             self._switches[at] = deviation**2
         return self._switches[at]
+
+
+def _size(a: Uncertain) -> float:
+    """Return the magnitude of a factor."""
+    return 1.0 if a.course is None else a.course.magnitude
 
 
 def _greatest_slope(coefficients: Floats) -> float:

@@ -39,6 +39,7 @@ from tacit.model_compiler.passes.calibrate import Ranges, calibrate
 from tacit.model_compiler.passes.compose import compose
 from tacit.model_compiler.passes.distinct_outputs import distinct_outputs
 from tacit.model_compiler.passes.equalize import equalize
+from tacit.model_compiler.passes.samples import with_samples
 from tacit.model_compiler.passes.scale import ScaledGraph, evaluate_scaled, scale
 from tacit.model_compiler.passes.square import complete_squares
 from tacit.model_compiler.public_half import make_signature
@@ -170,7 +171,9 @@ def _complete_squares(state: State) -> State:
 
 
 def _scale(state: State) -> State:
-    scaled = scale(_known(state.graph), _known(state.ranges).tensors)
+    graph, ranges = _known(state.graph), _known(state.ranges)
+    rows = state.rows or drawn_rows(_known(state.imported), ranges)
+    scaled = with_samples(scale(graph, ranges.tensors), rows)
     return replace(state, scaled=scaled, graph=scaled.graph)
 
 

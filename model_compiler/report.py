@@ -95,7 +95,17 @@ def render_html(artifact: Artifact, magnitudes: Magnitudes | None = None) -> str
     parts.append("<h2>Ranges</h2>" + _ranges(report))
     activations = _activations(report)
     if activations:
-        head = ("function", "from", "domain", "degree", "levels", "largest error", "mean error")
+        head = (
+            "function",
+            "from",
+            "domain",
+            "degree",
+            "levels",
+            "largest error",
+            "mean error",
+            "domain used",
+            "margin",
+        )
         parts.append("<h2>Activations</h2>" + _table(head, activations))
     parts.append("<h2>Layers</h2>" + _layers_table(report))
     parts.append("<h2>Parameters considered</h2>" + _considered(artifact))
@@ -256,13 +266,21 @@ def _activations(report: Facts) -> list[list[str]]:
             str(a["function"]),
             str(a["origin"]),
             f"[{a['low']:.3g}, {a['high']:.3g}]",
-            f"degree {a['degree']}",
+            f"degree {_degrees(a)}",
             f"{a['levels']} level(s)",
             f"{a['max_error']:.2e}",
             f"{a['mean_error']:.2e}",
+            f"{100 * a['reach']:.0f} %" if "reach" in a else "?",
+            f"{a['margin']:.1e}" if a.get("margin") else "",
         ]
         for a in report.get("activations", ())
     ]
+
+
+def _degrees(activation: Facts) -> str:
+    return " after ".join(str(d) for d in reversed(activation.get("degrees", ()))) or str(
+        activation["degree"]
+    )
 
 
 def _approximation_text(facts: Facts) -> str:

@@ -20,6 +20,7 @@ from tacit.model_compiler.lowering.elementwise import (
 )
 from tacit.model_compiler.lowering.lowered import Lowered
 from tacit.model_compiler.lowering.matrices import has_only_unit_entries
+from tacit.model_compiler.noise_course import samples_of
 
 Floats = NDArray[np.float64]
 
@@ -49,6 +50,7 @@ def lower_batch(graph: Graph, slots: int) -> Lowered:
         {name: _layout(graph.size(name), slots) for name in graph.inputs},
         {name: _layout(graph.size(name), slots) for name in graph.outputs},
         {name: levels[name] for name in graph.inputs},
+        samples_of(graph.nodes),
     )
 
 

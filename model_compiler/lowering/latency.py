@@ -40,6 +40,7 @@ from tacit.model_compiler.lowering.hybrid import centred_places, entries_of, pla
 from tacit.model_compiler.lowering.lowered import Lowered
 from tacit.model_compiler.lowering.matrices import coordinates, scalars_of
 from tacit.model_compiler.lowering.order import Order
+from tacit.model_compiler.noise_course import samples_of
 
 Floats = NDArray[np.float64]
 PricesAt = Callable[[int], RotationCosts]
@@ -127,6 +128,7 @@ class _Latency:
             {n: self._arrangements[n].layout(self._batch) for n in graph.inputs},
             {n: self._arrangements[n].layout(self._batch, copies=1) for n in graph.outputs},
             {n: self._levels[n] for n in graph.inputs},
+            samples_of(graph.nodes),
         )
 
     def _arrangement(self, name: str) -> Arrangement:

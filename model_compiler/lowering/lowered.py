@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tacit.circuit import Circuit
 from tacit.layout import Layout
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -18,6 +23,7 @@ class Lowered:
         inputs: layout of each input; the circuit's inputs are their ciphertexts in this order.
         outputs: layout of each output, likewise.
         levels: level of each input's ciphertexts.
+        samples: for some polynomials, values they read; see `noise_course.samples_of`.
     """
 
     circuit: Circuit
@@ -25,3 +31,4 @@ class Lowered:
     inputs: Mapping[str, Layout]
     outputs: Mapping[str, Layout]
     levels: Mapping[str, int]
+    samples: Mapping[bytes, Floats] = field(default_factory=dict)

@@ -15,7 +15,7 @@ SELU_ALPHA, SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
 
 
 def activation_rules() -> dict[str, Callable[[Call], list[Value]]]:
-    """Return operator name -> function for the"""
+    """Return operator name -> function for everything applied element by element."""
     return {
         "Relu": relu,
         "LeakyRelu": leaky_relu,
@@ -37,6 +37,13 @@ def activation_rules() -> dict[str, Callable[[Call], list[Value]]]:
         "Clip": clip,
         "Exp": exp,
         "Abs": absolute,
+        "Sign": sign,
+        "Sqrt": sqrt,
+        "Atan": _plain("atan"),
+        "Sinh": _plain("sinh"),
+        "Cosh": _plain("cosh"),
+        "Asinh": _plain("asinh"),
+        "Shrink": shrink,
     }
 
 
@@ -140,6 +147,21 @@ def absolute(call: Call) -> list[Value]:
     return _function(call, "abs")
 
 
+def sign(call: Call) -> list[Value]:
+    """-1, 0 or 1."""
+    return _function(call, "sign")
+
+
+def sqrt(call: Call) -> list[Value]:
+    """Square root of values that stay right of 0."""
+    return _function(call, "sqrt")
+
+
+def shrink(call: Call) -> list[Value]:
+    """0 up to lambd from 0; beyond, closer to 0 by bias."""
+    return _function(call, "shrink", call.number("lambd", 0.5), call.number("bias", 0.0))
+
+
 def prelu(call: Call) -> list[Value]:
     """x or slope x; a slope per channel becomes slope x + (1 - slope) relu(x)."""
     value = call.value(0)
@@ -185,6 +207,11 @@ def clip_bounds(call: Call) -> tuple[float | None, float | None]:
         usable = isinstance(bound, (int, float)) and abs(bound) < UNBOUNDED
         bounds.append(float(bound) if usable and isinstance(bound, (int, float)) else None)
     return bounds[0], bounds[1]
+
+
+def _plain(name: str) -> Callable[[Call], list[Value]]:
+    """Return the rule of a function without attributes."""
+    return lambda call: _function(call, name)
 
 
 def _function(call: Call, name: str, *parameters: float) -> list[Value]:

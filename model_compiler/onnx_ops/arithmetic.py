@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import numpy as np
 from numpy.polynomial import polynomial
 from scipy.sparse import csr_array, eye_array
@@ -19,6 +21,9 @@ from tacit.model_compiler.onnx_ops.call import Call, rank_of
 from tacit.model_compiler.onnx_ops.gates import gated_activation
 
 Shape = tuple[int, ...]
+
+# Exponents that are activations.
+ROOTS = MappingProxyType({-1.0: "reciprocal", 0.5: "sqrt", -0.5: "rsqrt"})
 
 
 def add(call: Call) -> list[Value]:
@@ -58,13 +63,16 @@ def divide(call: Call) -> list[Value]:
 
 
 def power(call: Call) -> list[Value]:
-    """Raise to a constant non-negative integer power."""
+    """Raise to a constant power: an integer from 0 to 8, -1, 1/2 or -1/2."""
     value = call.value(0)
     exponents = np.unique(call.constant(1, "the exponent").astype(np.float64))
+    name = ROOTS.get(float(exponents[0])) if exponents.size == 1 else None
+    if name is not None:
+        return [call.builder.activation(value, name, (), call.output, call.origin)]
     if exponents.size != 1 or exponents[0] not in range(MAX_DEGREE + 1):
         call.reject(
-            f"the exponent must be one integer from 0 to {MAX_DEGREE}: replace other powers by a "
-            "polynomial or by a supported activation"
+            f"the exponent must be one integer from 0 to {MAX_DEGREE}, -1, 0.5 or -0.5: replace "
+            "other powers by a polynomial or by a supported activation"
         )
     root = _low_degree_form(call, value, MAX_DEGREE // max(int(exponents[0]), 1))
     coefficients = polynomial.polypow(root.coefficients, int(exponents[0]))
@@ -197,21 +205,41 @@ def _variadic_sum(call: Call, factor: float) -> Value:
 
 
 def _extreme(call: Call, sign: float) -> Value:
-    if len(call.operands) == 1:
-        return call.value(0)
-    if len(call.operands) != 2:
-        call.reject("only two operands are supported: chain several nodes")
-    first = 0 if call.is_value(0) else 1
-    base = call.value(first)
-    if call.is_value(1 - first):
-        gap = [(call.value(1 - first), sign), (base, -sign)]
-        constant: Floats = np.zeros(())
-    else:
-        gap = [(base, -sign)]
-        constant = sign * call.weights(1 - first, rank_of(base), "the constant bound")
+    """Compare computed operands in pairs, in rounds; then with all constants at once."""
+    values = [call.value(i) for i in range(len(call.operands)) if call.is_value(i)]
+    rank = max(rank_of(value) for value in values)
+    bounds = [
+        sign * call.weights(i, rank, "the constant bound")
+        for i in range(len(call.operands))
+        if not call.is_value(i)
+    ]
+    while len(values) > 1:
+        last = len(values) == 2 and not bounds
+        pairs = zip(values[0::2], values[1::2], strict=False)
+        odd = values[-1:] if len(values) % 2 else []
+        values = [_larger(call, a, [(b, sign)], 0.0, sign, last) for a, b in pairs] + odd
+    if not bounds:
+        return values[0]
+    greatest = bounds[0]
+    for bound in bounds[1:]:
+        greatest = np.maximum(greatest, bound)
+    return _larger(call, values[0], [], greatest, sign, True)
+
+
+def _larger(
+    call: Call,
+    base: Value,
+    other: list[tuple[Value, float]],
+    constant: Floats | float,
+    sign: float,
+    last: bool,
+) -> Value:
+    """Return base + sign relu(other + constant - sign base)."""
+    gap = [*other, (base, -sign)]
     difference = linear_combination(call, gap, constant, call.inner("gap"))
     rectified = call.builder.activation(difference, "relu", (), call.inner("relu"), call.origin)
-    return linear_combination(call, [(base, 1.0), (rectified, sign)], 0.0, call.output)
+    output = call.output if last else call.inner("larger")
+    return linear_combination(call, [(base, 1.0), (rectified, sign)], 0.0, output)
 
 
 def _low_degree_form(call: Call, value: Value, degree: int) -> Form:

@@ -55,7 +55,7 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """Where the root is above (or below) a number; never computed, only read by `piecewise`."""
+    """Where the root is above (or below) a number; computed only where `piecewise` finds no use."""
 
     root: str
     threshold: float
@@ -71,6 +71,7 @@ class GraphBuilder:
         self.nodes: list[Node] = []
         self._reserved = reserved
         self.masks: dict[str, Mask] = {}
+        self._compared: dict[str, str] = {}
         self._forms: dict[str, Form] = {}
         self._producers: dict[str, Node] = {}
 
@@ -80,10 +81,23 @@ class GraphBuilder:
         return Value(name, shape)
 
     def add_mask(self, mask: Mask, shape: tuple[int, ...], output: str) -> Value:
-        """Name a comparison that nothing computes."""
+        """Name a comparison; `comparison` computes it."""
         name = self._fresh(output)
         self.masks[name], self.shapes[name] = mask, shape
         return Value(name, shape)
+
+    def comparison(self, mask: Mask, named: Value, origin: str) -> Value:
+        """Compute a comparison: 1 where it holds, 0 elsewhere; once for all that read it."""
+        known = self._compared.get(named.tensor)
+        if known is None:
+            slope = 1.0 if mask.above else -1.0
+            form = Form(mask.root, (-slope * mask.threshold, slope))
+            inner = self.inner_name(named.tensor, "distance")
+            distance = self.polynomial(form, named.shape, inner, origin)
+            output = self.inner_name(named.tensor, "step")
+            known = self.activation(distance, "step", (), output, origin).tensor
+            self._compared[named.tensor] = known
+        return Value(known, named.shape)
 
     def form(self, value: Value) -> Form:
         """Return the polynomial form of a value; its own root if it has no other."""

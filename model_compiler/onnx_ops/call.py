@@ -83,10 +83,9 @@ class Call:
         return self.has(position) and isinstance(self.operands[position], Value)
 
     def value(self, position: int) -> Value:
-        """Return an operand that must be encrypted."""
-        if self.mask(position) is not None:
-            self.reject("a comparison of encrypted values cannot be computed: return the values")
-        return self.value_or_mask(position)
+        """Return an operand that must be encrypted; a comparison is computed, as 0 or 1."""
+        found, mask = self.value_or_mask(position), self.mask(position)
+        return found if mask is None else self.builder.comparison(mask, found, self.origin)
 
     def mask(self, position: int) -> Mask | None:
         """Return the comparison an operand stands for, if it does."""

@@ -53,10 +53,10 @@ def linear_scores(call: Call) -> list[Value]:
 
 def unexpanded_classifier(call: Call) -> list[Value]:
     """Refuse the LinearClassifier nodes that `expand_classifier` left alone."""
+    transform, count = call.attribute("post_transform", "NONE"), len(class_labels(call.node))
     call.reject(
-        f"post_transform={call.attribute('post_transform', 'NONE')!r} with "
-        f"{len(_labels(call.node))} labels is not supported: use NONE, LOGISTIC or SOFTMAX and "
-        "one label per class"
+        f"post_transform={transform!r} with {count} labels is not supported: use NONE, LOGISTIC "
+        "or SOFTMAX and one label per class"
     )
 
 
@@ -79,16 +79,27 @@ def expand_classifier(node: OnnxNode) -> list[OnnxNode]:
     Returns:
         The parts, or the node itself if it cannot be split.
     """
-    labels = _labels(node)
+    labels = class_labels(node)
     transform = str(node.attributes.get("post_transform", "NONE"))
     coefficients = node.attributes.get("coefficients", ())
     if transform not in POST_TRANSFORMS or len(labels) < 2 or not isinstance(coefficients, tuple):
         return [node]
+    attributes = {**node.attributes, "classes": len(labels)}
+    return label_parts(node, "LinearScores", attributes, labels, transform)
+
+
+def label_parts(
+    node: OnnxNode,
+    op: str,
+    attributes: dict[str, object],
+    labels: tuple[object, ...],
+    transform: str,
+) -> list[OnnxNode]:
+    """Return the parts of a classifier: raw scores by `op`, their transform, and the label."""
     label, scores = (*node.outputs, "")[:2]
     scores = scores or f"{node.name}/scores"
     raw, index = (scores if transform == "NONE" else f"{scores}/raw"), f"{scores}/index"
-    linear = {**node.attributes, "classes": len(labels)}
-    parts = [_part(node, "LinearScores", node.inputs, raw, linear)]
+    parts = [_part(node, op, node.inputs, raw, attributes)]
     if raw != scores:
         parts.append(_part(node, POST_TRANSFORMS[transform], (raw,), scores, {"axis": 1}))
     if label:
@@ -117,7 +128,8 @@ def _part(
     )
 
 
-def _labels(node: OnnxNode) -> tuple[object, ...]:
+def class_labels(node: OnnxNode) -> tuple[object, ...]:
+    """Return the labels of a classifier; empty if there are none."""
     for key in ("classlabels_strings", "classlabels_ints", "classlabels_int64s"):
         labels = node.attributes.get(key)
         if isinstance(labels, tuple) and labels:

@@ -1,8 +1,9 @@
-"""Recognises comparisons and divisions that make an activation: Where, Not, Div, Reciprocal, Log.
+"""Comparisons and divisions: Greater, Less, Where, Not, And, Or, Xor, Div, Reciprocal, Log.
 
-A comparison of an encrypted tensor with a number cannot be computed. But exporters write leaky
-relu, softplus or elu as Where(x > t, f(x), g(x)); then the comparison only tells the pieces apart.
-It becomes a `Mask`, which nothing but Where, Not, Cast and Mul may read.
+Exporters write leaky relu, softplus or elu as Where(x > t, f(x), g(x)); then the comparison only
+tells the pieces apart. So a comparison becomes a `Mask`, which costs nothing; only where no such
+piecewise function is recognised is it computed, by a composite sign. Likewise 1 / (1 + exp(-x)) is
+recognised as a sigmoid, and only other divisions become reciprocals.
 """
 
 from __future__ import annotations
@@ -29,49 +30,94 @@ MIRRORED = {
 
 
 def compare(call: Call) -> list[Value]:
-    """Make a mask from a comparison of a tensor with a number; nothing if it is something else."""
+    """Make a mask from a comparison of a tensor with a number, an array or another tensor."""
     first = 0 if call.is_value(0) else 1
-    if call.is_value(1 - first):
-        return []
-    limits = np.unique(call.weights(1 - first, rank_of(call.value(first)), "the limit"))
-    form = call.builder.form(call.value(first))
-    if limits.size != 1 or len(form.coefficients) != 2:
-        return []
     greater = (call.node.op if first == 0 else MIRRORED[call.node.op]).startswith("Greater")
-    offset, slope = form.coefficients
-    mask = Mask(form.root, (float(limits[0]) - offset) / slope, above=greater == (slope > 0.0))
-    return [call.builder.add_mask(mask, call.value(first).shape, call.output)]
+    value = call.value(first)
+    if call.is_value(1 - first):
+        terms = [(value, 1.0), (call.value(1 - first), -1.0)]
+        gap = linear_combination(call, terms, 0.0, call.inner("gap"))
+        return [call.builder.add_mask(Mask(gap.tensor, 0.0, greater), gap.shape, call.output)]
+    limits = call.weights(1 - first, rank_of(value), "the limit")
+    form = call.builder.form(value)
+    if np.unique(limits).size != 1:
+        gap = linear_combination(call, [(value, 1.0)], -limits, call.inner("gap"))
+        return [call.builder.add_mask(Mask(gap.tensor, 0.0, greater), gap.shape, call.output)]
+    limit = float(limits.ravel()[0])
+    mask = Mask(value.tensor, limit, greater)
+    if len(form.coefficients) == 2:
+        offset, slope = form.coefficients
+        mask = Mask(form.root, (limit - offset) / slope, above=greater == (slope > 0.0))
+    return [call.builder.add_mask(mask, value.shape, call.output)]
 
 
 def invert(call: Call) -> list[Value]:
-    """Turn a mask around."""
+    """Turn a comparison around."""
     mask = call.mask(0)
     if mask is None:
-        return []
+        return [linear_combination(call, [(call.value(0), -1.0)], 1.0, call.output)]
     other = Mask(mask.root, mask.threshold, not mask.above)
     return [call.builder.add_mask(other, call.value_or_mask(0).shape, call.output)]
 
 
 def where(call: Call) -> list[Value]:
-    """Choose between two functions of one tensor, split at a number."""
+    """Choose between two tensors: between two functions of one tensor, or by the comparison."""
     mask = call.mask(0)
-    if mask is None:
-        return []
-    shape = call.value_or_mask(0).shape
-    pieces = [_piece(call, position, mask.root, shape) for position in (1, 2)]
-    return choose(call, mask, shape, pieces if mask.above else pieces[::-1])
+    if mask is not None:
+        shape = call.value_or_mask(0).shape
+        pieces = [_piece(call, position, mask.root, shape) for position in (1, 2)]
+        found = choose(call, mask, shape, pieces if mask.above else pieces[::-1])
+        if found:
+            return found
+    condition = call.value(0)
+    rank = rank_of(condition)
+    terms: list[tuple[Value, float]] = []
+    constants: list[Floats] = []
+    for position, sign in ((1, 1.0), (2, -1.0)):
+        if call.is_value(position):
+            terms.append((call.value(position), sign))
+            constants.append(np.zeros(()))
+        else:
+            constants.append(sign * call.weights(position, rank, "a choice"))
+    if not terms:
+        chosen = scaled(call, condition, constants[0] + constants[1])
+    else:
+        total = constants[0] + constants[1]
+        gap = linear_combination(call, terms, total, call.inner("difference"))
+        chosen = product(call, condition, gap, call.inner("chosen"))
+    if call.is_value(2):
+        return [linear_combination(call, [(chosen, 1.0), (call.value(2), 1.0)], 0.0, call.output)]
+    return [linear_combination(call, [(chosen, 1.0)], -constants[1], call.output)]
 
 
 def masked_product(call: Call) -> list[Value]:
-    """Multiply a mask by a function of the tensor it was made from."""
+    """Multiply a comparison by a tensor; one it was made from gives a piecewise function."""
     position = 0 if call.mask(0) is not None else 1
     mask = call.mask(position)
-    if mask is None or call.mask(1 - position) is not None:
+    if mask is None:
         return []
     shape = call.value_or_mask(position).shape
-    zero = Form(mask.root, (0.0,))
-    pieces = [_piece(call, 1 - position, mask.root, shape), zero]
-    return choose(call, mask, shape, pieces if mask.above else pieces[::-1])
+    if call.mask(1 - position) is None:
+        zero = Form(mask.root, (0.0,))
+        pieces = [_piece(call, 1 - position, mask.root, shape), zero]
+        found = choose(call, mask, shape, pieces if mask.above else pieces[::-1])
+        if found:
+            return found
+    if call.is_value(1 - position):
+        return [product(call, call.value(position), call.value(1 - position), call.output)]
+    value = call.value(position)
+    return [scaled(call, value, call.weights(1 - position, rank_of(value), "the factor"))]
+
+
+def connect(call: Call) -> list[Value]:
+    """Combine two comparisons by And, Or or Xor: ab, a + b - ab, a + b - 2ab."""
+    left, right = call.value(0), call.value(1)
+    if call.node.op == "And":
+        return [product(call, left, right, call.output)]
+    both = product(call, left, right, call.inner("both"))
+    weight = -1.0 if call.node.op == "Or" else -2.0
+    terms = [(left, 1.0), (right, 1.0), (both, weight)]
+    return [linear_combination(call, terms, 0.0, call.output)]
 
 
 def choose(
@@ -104,17 +150,45 @@ def choose(
 
 
 def quotient(call: Call) -> list[Value]:
-    """Divide by a tensor: c / (1 + exp(-x)), x / (1 + exp(-x)) and x / (1 + |x|)."""
+    """Divide by a tensor; c / (1 + exp(-x)), x / (1 + exp(-x)) and x / (1 + |x|) are activations.
+
+    Otherwise the divisor's reciprocal is approximated; its values must stay on one side of 0.
+    """
     if call.node.op == "Reciprocal":
-        return _over(call, 1.0, None, call.value(0))
+        found = _over(call, 1.0, None, call.value(0))
+        return found or [_inverse(call, call.value(0), call.output)]
+    divisor = call.value(1)
     if call.is_value(0):
-        return _over(call, 1.0, call.value(0), call.value(1))
-    numerator = np.unique(call.weights(0, rank_of(call.value(1)), "the numerator"))
-    return _over(call, float(numerator[0]), None, call.value(1)) if numerator.size == 1 else []
+        found = _over(call, 1.0, call.value(0), divisor)
+        if found:
+            return found
+        inverse = _inverse(call, divisor, call.inner("reciprocal"))
+        return [product(call, call.value(0), inverse, call.output)]
+    numerator = call.weights(0, rank_of(divisor), "the numerator")
+    found = []
+    if np.unique(numerator).size == 1:
+        found = _over(call, float(numerator.ravel()[0]), None, divisor)
+    return found or [scaled(call, _inverse(call, divisor, call.inner("reciprocal")), numerator)]
+
+
+def _inverse(call: Call, value: Value, output: str) -> Value:
+    """Approximate 1 / x, or 1 / sqrt(y) where x is a square root."""
+    form = call.builder.form(value)
+    node = call.builder.producer(form.root)
+    if isinstance(node, Activation) and node.function == "sqrt" and form.is_root:
+        radicand = Value(node.input, value.shape)
+        return call.builder.activation(radicand, "rsqrt", (), output, call.origin)
+    return call.builder.activation(value, "reciprocal", (), output, call.origin)
 
 
 def logarithm(call: Call) -> list[Value]:
-    """Take the logarithm of sigmoid(x) or of 1 + exp(x)."""
+    """Take the logarithm; of sigmoid(x) or of 1 + exp(x) it is a softplus."""
+    return _softplus(call) or [
+        call.builder.activation(call.value(0), "log", (), call.output, call.origin)
+    ]
+
+
+def _softplus(call: Call) -> list[Value]:
     form = call.builder.form(call.value(0))
     node = call.builder.producer(form.root)
     if not isinstance(node, Activation):

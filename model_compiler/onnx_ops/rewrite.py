@@ -18,6 +18,7 @@ from tacit.model_compiler.onnx_ops.call import Constant
 from tacit.model_compiler.onnx_ops.folding import SHAPE_OPS
 from tacit.model_compiler.onnx_ops.loading import OnnxNode
 from tacit.model_compiler.onnx_ops.ml import expand_classifier
+from tacit.model_compiler.onnx_ops.trees import expand_tree_classifier
 from tacit.model_compiler.onnx_ops.vector_machine import expand_vector_machine
 
 Rule = Callable[[OnnxNode], list[OnnxNode]]
@@ -92,6 +93,7 @@ def _rules() -> Mapping[tuple[str, str], Rule]:
         {
             (ML, "LinearClassifier"): expand_classifier,
             (ML, "SVMClassifier"): expand_vector_machine,
+            (ML, "TreeEnsembleClassifier"): expand_tree_classifier,
             (ML, "FeatureVectorizer"): _feature_vectorizer,
             (ML, "Binarizer"): _binarizer,
             (ML, "Imputer"): _imputer,

@@ -13,10 +13,13 @@ from tacit.model_compiler.onnx_ops import (
     layout,
     linear,
     ml,
+    normalisations,
     piecewise,
     pooling,
+    pooling_max,
     rearrange,
     resize,
+    trees,
     vector_machine,
 )
 from tacit.model_compiler.onnx_ops.builder import Value
@@ -38,6 +41,9 @@ def core_rules() -> Mapping[Key, Rule]:
     rules[ML, "SVMRegressor"] = vector_machine.regressor
     rules[ML, "SVMClassifier"] = vector_machine.unexpanded_classifier
     rules["tacit", "MachineScores"] = vector_machine.two_class_scores
+    rules[ML, "TreeEnsembleRegressor"] = trees.regressor
+    rules[ML, "TreeEnsembleClassifier"] = trees.unexpanded_classifier
+    rules["tacit", "TreeScores"] = trees.class_scores
     rules["tacit", "GatherColumns"] = layout.gather_columns
     rules["tacit", "LinearScores"] = ml.linear_scores
     return MappingProxyType(rules)
@@ -56,6 +62,9 @@ def _standard_rules() -> dict[str, Rule]:
         "Less": piecewise.compare,
         "LessOrEqual": piecewise.compare,
         "Not": piecewise.invert,
+        "And": piecewise.connect,
+        "Or": piecewise.connect,
+        "Xor": piecewise.connect,
         "Where": piecewise.where,
         "Neg": arithmetic.negate,
         "Pow": arithmetic.power,
@@ -96,6 +105,8 @@ def _standard_rules() -> dict[str, Rule]:
         "Tile": layout.tile,
         "Pad": layout.pad,
         **activations.activation_rules(),
+        **normalisations.normalisation_rules(),
+        **pooling_max.pooling_rules(),
     }
 
 
@@ -128,26 +139,22 @@ def _suggestion(op: str) -> str:
             return "Divide by a constant, or let the division be the last step"
         case "ConvInteger" | "QLinearConv":
             return "Export the model in floating point"
-        case "MaxPool" | "GlobalMaxPool" | "LpPool" | "GlobalLpPool":
-            return "Use AveragePool or GlobalAveragePool"
-        case "Softmax" | "LogSoftmax" | "Hardmax":
-            return "Inside the network use an element-wise activation such as Sigmoid"
-        case "LayerNormalization" | "InstanceNormalization" | "GroupNormalization":
-            return "Use BatchNormalization, which has constant statistics"
-        case "RMSNormalization" | "LpNormalization" | "Normalizer" | "LRN":
+        case "LpPool" | "GlobalLpPool":
+            return "Use AveragePool or MaxPool"
+        case "Hardmax":
+            return "Inside the network use Softmax"
+        case "LpNormalization" | "Normalizer" | "LRN":
             return "Use BatchNormalization, or normalise the input before the model"
-        case "Reciprocal" | "Sqrt" | "Log" | "Sin" | "Cos" | "Tan" | "Sign" | "Floor" | "Round":
+        case "Sin" | "Cos" | "Tan" | "Floor" | "Ceil" | "Round":
             return "Use a polynomial (Mul, Add, Pow) or a supported activation"
-        case "ArgMax" | "ArgMin" | "TopK" | "Equal" | "Where" | "Not" | "And" | "Or":
+        case "ArgMax" | "ArgMin" | "TopK" | "Equal":
             return "Return the scores and compare them behind the model"
-        case "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual":
-            return "Return the scores and compare them behind the model"
-        case "ReduceMax" | "ReduceMin" | "ReduceProd" | "ReduceL2" | "ReduceSumSquare":
+        case "ReduceProd":
             return "Use ReduceMean or ReduceSum"
         case "LSTM" | "GRU" | "RNN" | "Attention" | "MultiHeadAttention":
             return "Use dense layers on a fixed window of the input"
-        case "TreeEnsembleClassifier" | "TreeEnsembleRegressor" | "TreeEnsemble":
-            return "Use a linear model or a small network (MLP)"
+        case "TreeEnsemble":
+            return "Export with an ai.onnx.ml opset below 5: TreeEnsembleClassifier or -Regressor"
         case "OneHotEncoder" | "OneHot" | "Binarizer" | "Imputer" | "DictVectorizer":
             return "Encode and complete the features before the model"
         case "QuantizeLinear" | "DequantizeLinear" | "DynamicQuantizeLinear":

@@ -1,4 +1,4 @@
-"""Support vector machines with a linear or polynomial kernel, as scikit-learn exports them."""
+"""Support vector machines with any of the four kernels, as scikit-learn exports them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tacit.model_compiler.onnx_ops.builder import MAX_DEGREE, Floats, Form, Valu
 from tacit.model_compiler.onnx_ops.call import Call, rank_of
 from tacit.model_compiler.onnx_ops.loading import OnnxNode
 
-KERNELS = ("LINEAR", "POLY")
+KERNELS = ("LINEAR", "POLY", "RBF", "SIGMOID")
 
 
 def regressor(call: Call) -> list[Value]:
@@ -32,8 +32,8 @@ def unexpanded_classifier(call: Call) -> list[Value]:
     """Refuse the SVMClassifier nodes that `expand_vector_machine` left alone."""
     call.reject(
         f"kernel {call.attribute('kernel_type', 'LINEAR')} with these labels and probabilities is "
-        "not supported: use LinearSVC or LogisticRegression, or SVC(kernel='linear' or 'poly') "
-        "with two classes and without probability=True"
+        "not supported: use an SVC with two classes and without probability=True, or LinearSVC or "
+        "LogisticRegression"
     )
 
 
@@ -68,7 +68,7 @@ def _decision(call: Call, weights: Floats, output: str) -> Value:
     value = call.value(0)
     kernel = call.attribute("kernel_type", "LINEAR")
     if kernel not in KERNELS:
-        call.reject(f"the kernel {kernel} is not a polynomial: use a linear or polynomial kernel")
+        call.reject(f"the kernel {kernel} is not supported: use one of {', '.join(KERNELS)}")
     coefficients = np.asarray(call.numbers("coefficients"), dtype=np.float64)
     vectors = np.asarray(call.numbers("support_vectors"), dtype=np.float64)
     rho = np.asarray(call.numbers("rho") or (0.0,), dtype=np.float64)
@@ -83,25 +83,53 @@ def _decision(call: Call, weights: Floats, output: str) -> Value:
     if kernel == "LINEAR":
         matrix = csr_array(weights @ (coefficients @ vectors)[None])
         return call.builder.affine([(value, matrix)], bias, shape, output, call.origin)
-    kernels = _polynomial_kernels(call, value, vectors)
+    made = {"POLY": _polynomial_kernels, "RBF": _radial_kernels, "SIGMOID": _sigmoid_kernels}
+    kernels = made[str(kernel)](call, value, vectors)
     matrix = csr_array(weights @ coefficients[None])
     return call.builder.affine([(kernels, matrix)], bias, shape, output, call.origin)
 
 
 def _polynomial_kernels(call: Call, value: Value, vectors: Floats) -> Value:
-    gamma, constant, degree = (*call.numbers("kernel_params"), 1.0, 0.0, 3.0)[:3]
+    """(gamma x.v + constant) ** degree."""
+    degree = (*call.numbers("kernel_params"), 1.0, 0.0, 3.0)[2]
     if degree not in range(1, MAX_DEGREE + 1):
         call.reject(f"the degree must be an integer from 1 to {MAX_DEGREE}, it is {degree}")
-    products = call.builder.affine(
-        [(value, csr_array(gamma * vectors))],
-        constant,
-        (len(vectors),),
-        call.inner("products"),
-        call.origin,
-    )
+    products = _products(call, value, vectors)
     power = tuple(polynomial.polypow((0.0, 1.0), int(degree)).tolist())
     form = Form(products.tensor, power)
     return call.builder.polynomial(form, products.shape, call.inner("kernels"), call.origin)
+
+
+def _sigmoid_kernels(call: Call, value: Value, vectors: Floats) -> Value:
+    """tanh(gamma x.v + constant)."""
+    products = _products(call, value, vectors)
+    return call.builder.activation(products, "tanh", (), call.inner("kernels"), call.origin)
+
+
+def _radial_kernels(call: Call, value: Value, vectors: Floats) -> Value:
+    """exp(-gamma |x - v|^2), with |x - v|^2 = |x|^2 - 2 x.v + |v|^2."""
+    gamma = (*call.numbers("kernel_params"), 1.0)[0]
+    square = Form(value.tensor, (0.0, 0.0, 1.0))
+    squares = call.builder.polynomial(square, value.shape, call.inner("squares"), call.origin)
+    distances = call.builder.affine(
+        [
+            (squares, csr_array(np.full(vectors.shape, -gamma))),
+            (value, csr_array(2.0 * gamma * vectors)),
+        ],
+        -gamma * (vectors**2).sum(axis=1),
+        (len(vectors),),
+        call.inner("distances"),
+        call.origin,
+    )
+    return call.builder.activation(distances, "exp", (), call.inner("kernels"), call.origin)
+
+
+def _products(call: Call, value: Value, vectors: Floats) -> Value:
+    """Gamma x.v + constant for every support vector."""
+    gamma, constant = (*call.numbers("kernel_params"), 1.0, 0.0)[:2]
+    matrix = csr_array(gamma * vectors)
+    inner = call.inner("products")
+    return call.builder.affine([(value, matrix)], constant, (len(vectors),), inner, call.origin)
 
 
 def _part(

@@ -1,50 +1,51 @@
-"""Replace every activation by a polynomial, with degrees chosen by an accuracy budget."""
+"""Replace every activation by polynomials, the cheapest that keep an accuracy budget."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, eye_array
 
-from tacit.chebyshev import chebyshev_depth
 from tacit.errors import CircuitError
-from tacit.model_compiler.approximation import (
-    USEFUL_DEGREES,
-    Approximation,
-    approximate_function,
-    from_power_basis,
-)
-from tacit.model_compiler.functions import real_function
-from tacit.model_compiler.graph import (
-    Activation,
-    Affine,
-    Graph,
-    Node,
-    Polynomial,
-    evaluate,
-)
+from tacit.model_compiler.approximation import USEFUL_DEGREES
+from tacit.model_compiler.graph import Activation, Affine, Graph, Node, evaluate
 from tacit.model_compiler.level_price import level_price
-from tacit.model_compiler.lowering.depths import latency_cost, required_levels
 from tacit.model_compiler.passes.calibrate import Ranges
 from tacit.model_compiler.passes.degree_search import search_degrees
 from tacit.model_compiler.passes.domains import Domain, choose_domain, readings
+from tacit.model_compiler.passes.price import DepthPrice, Pricer
 from tacit.model_compiler.passes.ranges import Source, TensorRange, node_bounds
+from tacit.model_compiler.passes.replacements import (
+    Choice,
+    Replacement,
+    choices_for,
+    exact_polynomial,
+    replacement,
+)
 from tacit.model_compiler.passes.score import Budget, Score, answers, score_answers
 
 Floats = NDArray[np.float64]
 DomainOf = Callable[[Activation], Domain]
-DepthPrice = Callable[[int], float]
 
-# A polynomial this close to its function, relative to its greatest value, is close enough.
-_NEGLIGIBLE = 2.0**-20
+
+Fit = Callable[[Activation, Choice], Replacement]
+
+_EXACT = Choice(())
+_MOST_SIGN_LEVELS = 15
 # Searches, each with a tighter budget than the last, while the rows left out of them disagree.
 _ATTEMPTS = 3
+# Times the budget beyond which the search has not kept it on its own rows either.
+_OUT_OF_REACH = 3.0
 _RANDOM_ROWS = 256
 _MOST_VALUES = 2**25
+# Multiplications that one evaluation during a search may take, those of a polynomial, and the rows
+# it has at least.
+_MOST_WORK = 2**28
+_POLYNOMIAL_WORK = 2**7
+_LEAST_ROWS = 32
 
 # Chosen on the heart models: at 0.01 the AUC of one small hospital moved by 0.003, at 0.006 none
 # moved by more than 0.0006 (bench/results/heart.jsonl).
@@ -61,11 +62,19 @@ class ActivationReport:
         function: its name.
         low: lower end of the polynomial's domain.
         high: upper end.
-        degree: degree of the polynomial; 1 and less have become affine maps.
-        levels: levels the polynomial consumes; a completed square will save one of degree 2.
-        max_error: greatest error on the domain.
+        degree: degree of the polynomial; 1 and less have become affine maps. Of a composite sign
+            the greatest degree of its stages.
+        degrees: of the polynomial, or of each stage of a composite sign.
+        levels: levels consumed; a completed square will save one of degree 2.
+        products: products of two ciphertexts, for a tensor of one ciphertext.
+        max_error: greatest error on the domain, but for the margin of a jump.
         mean_error: mean error on the calibration histogram, or on the domain without data.
+        margin: distance from the kink within which a composite sign is undecided, as a share of
+            the greatest distance from it in the domain (for trees: of each comparison's own); 0
+            for one polynomial.
         clipped: fraction of the values on the rows that lay outside the domain.
+        reach: greatest distance of the values on the rows from the middle of the domain, in half
+            widths; what is missing to 1 is the margin for rows to come.
     """
 
     output: str
@@ -74,10 +83,14 @@ class ActivationReport:
     low: float
     high: float
     degree: int
+    degrees: tuple[int, ...]
     levels: int
+    products: int
     max_error: float
     mean_error: float
+    margin: float
     clipped: float
+    reach: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,13 +128,15 @@ def approximate(
     accuracy: float = DEFAULT_ACCURACY,
     keep_argmax: bool = True,
     max_degree: int = 127,
+    max_sign_levels: int = _MOST_SIGN_LEVELS,
     search_rows: int = 1024,
     price: DepthPrice = price_at_16_bits,
 ) -> Approximated:
-    """Replace activations by Chebyshev polynomials on their calibrated ranges.
+    """Replace activations by polynomials on their calibrated ranges.
 
     `polynomial` activations are rewritten exactly. For the others the search of `degree_search`
-    finds the least degrees that keep the budget of `score.Budget`.
+    finds the cheapest that keep the budget of `score.Budget`: one Chebyshev polynomial fitted to
+    the data, or, for functions with a kink or a jump, a composite sign.
     With interval ranges the domains are computed again, front to back, through the polynomials
     themselves, so that no input inside its range can leave a domain.
 
@@ -134,7 +149,8 @@ def approximate(
             their range.
         keep_argmax: for answers of more than one element, keep the argmax of nearly all rows
             for which it was no close call.
-        max_degree: greatest degree to use.
+        max_degree: greatest degree of a single polynomial.
+        max_sign_levels: longest composite sign; 0 for none.
         search_rows: rows used while searching; all are used for the score.
         price: what a circuit of some depth costs; inf for one that cannot be run.
 
@@ -150,126 +166,88 @@ def approximate(
     domains = {name: choose_domain(name, r, ranges.tensors) for name, r in read.items()}
     fit = _fitter(ranges, lambda node: domains[node.input])
     some = _thinned(graph, rows, search_rows)
+    pricer = Pricer(graph, price)
+    ladders = _ladders(graph, fit, pricer, _usable_degrees(max_degree), max_sign_levels)
     results: list[Approximated] = []
     asked = budget
     for _ in range(_ATTEMPTS):
-        degrees = _choose_degrees(graph, fit, some, asked, _ladder(max_degree), price)
+        choices = _choose(graph, fit, some, asked, ladders, pricer)
         if ranges.source is Source.INTERVAL:
-            domains = _sound_domains(graph, ranges, degrees)
-        results.append(_finished(graph, ranges, domains, degrees, rows, budget))
+            domains = _sound_domains(graph, ranges, choices)
+        results.append(_finished(graph, ranges, domains, choices, rows, budget))
         excess = budget.excess(results[-1].score)
         if excess <= 1.0:
             return results[-1]
+        if excess > _OUT_OF_REACH:
+            break
         asked = replace(asked, accuracy=asked.accuracy / min(max(excess, 1.05), 2.0))
     return results[0]
 
 
-def _ladder(max_degree: int) -> tuple[int, ...]:
-    ladder = tuple(d for d in USEFUL_DEGREES if d <= max_degree)
-    if not ladder:
+def _usable_degrees(max_degree: int) -> tuple[int, ...]:
+    degrees = tuple(d for d in USEFUL_DEGREES if d <= max_degree)
+    if not degrees:
         raise CircuitError(f"max_degree must be at least 1, got {max_degree}")
-    return ladder
+    return degrees
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Fitted:
-    """A replacement node and, unless it is exact, how good it is."""
-
-    node: Node
-    quality: Approximation | None
-
-
-def _fitter(ranges: Ranges, domain_of: DomainOf) -> Callable[[Activation, int], _Fitted]:
-    """Return a cached (activation, degree) -> replacement."""
+def _fitter(ranges: Ranges, domain_of: DomainOf) -> Fit:
+    """Return a cached (activation, choice) -> replacement; `_EXACT` for a `polynomial`."""
 
     @cache
-    def fit(node: Activation, degree: int) -> _Fitted:
-        center, half_width = domain_of(node)
+    def fit(node: Activation, choice: Choice) -> Replacement:
         size = ranges.tensors[node.input].low.size
         if node.function == "polynomial":
-            exact = from_power_basis(np.array(node.parameters), center, half_width)
-            return _Fitted(_node(node, exact, center, half_width, size), None)
+            return exact_polynomial(node, domain_of(node), size)
         histogram = ranges.histograms.get(node.input)
-        function = real_function(node.function, node.parameters)
-        quality = approximate_function(function, center, half_width, degree, histogram)
-        return _Fitted(_node(node, quality.coefficients, center, half_width, size), quality)
+        return replacement(node, choice, domain_of(node), size, histogram)
 
     return fit
 
 
-def _node(
-    node: Activation, coefficients: Floats, center: float, half_width: float, size: int
-) -> Node:
-    """Build the replacement: a polynomial, or an affine map up to degree 1."""
-    if coefficients.size > 2:
-        return Polynomial(node.output, node.input, coefficients, center, half_width, node.origin)
-    slope = float(coefficients[1]) / half_width if coefficients.size == 2 else 0.0
-    bias = np.full(size, float(coefficients[0]) - slope * center)
-    matrix = csr_array(slope * eye_array(size, format="csr"))
-    return Affine(node.output, (node.input,), (matrix,), bias, node.origin)
+def _ladders(
+    graph: Graph, fit: Fit, pricer: Pricer, degrees: tuple[int, ...], max_sign_levels: int
+) -> dict[int, tuple[Choice, ...]]:
+    """List, for the index of every activation that is not exact, what to choose from."""
+    return {
+        index: choices_for(
+            node, partial(fit, node), degrees, max_sign_levels, pricer.level_in_products
+        )
+        for index, node in enumerate(graph.nodes)
+        if isinstance(node, Activation) and node.function != "polynomial"
+    }
 
 
-def _choose_degrees(
+def _choose(
     graph: Graph,
-    fit: Callable[[Activation, int], _Fitted],
+    fit: Fit,
     rows: Mapping[str, Floats],
     budget: Budget,
-    ladder: tuple[int, ...],
-    price: DepthPrice,
-) -> dict[str, int]:
-    """Search degrees; returns them by output tensor (exact polynomials are not in it)."""
+    ladders: Mapping[int, tuple[Choice, ...]],
+    pricer: Pricer,
+) -> dict[str, Choice]:
+    """Search; returns choices by output tensor (exact polynomials are not in it)."""
     activations = {i: n for i, n in enumerate(graph.nodes) if isinstance(n, Activation)}
-    free = {i: n for i, n in activations.items() if n.function != "polynomial"}
-    exact_nodes = {n.output: fit(n, 0).node for i, n in activations.items() if i not in free}
-    base = replace(graph, nodes=tuple(exact_nodes.get(n.output, n) for n in graph.nodes))
+    exact = {n.output: fit(n, _EXACT).nodes[-1] for i, n in activations.items() if i not in ladders}
+    base = replace(graph, nodes=tuple(exact.get(n.output, n) for n in graph.nodes))
     chosen = search_degrees(
         base,
-        {i: _worthwhile(n, fit, ladder) for i, n in free.items()},
-        lambda index, degree: fit(free[index], degree).node,
+        ladders,
+        lambda index, choice: fit(activations[index], choice).nodes,
         rows,
         answers(graph, evaluate(graph, rows)),
         budget,
-        _pricer(base, price),
+        pricer,
     )
-    return {free[i].output: degree for i, degree in chosen.items()}
-
-
-def _worthwhile(
-    node: Activation, fit: Callable[[Activation, int], _Fitted], ladder: tuple[int, ...]
-) -> tuple[int, ...]:
-    """Cut a ladder after the first degree whose error is negligible."""
-    for count, degree in enumerate(ladder, start=1):
-        quality = fit(node, degree).quality
-        if quality and quality.max_error <= _NEGLIGIBLE * max(quality.max_magnitude, 1e-300):
-            return ladder[:count]
-    return ladder
-
-
-def _pricer(graph: Graph, price: DepthPrice) -> Callable[[tuple[Node, ...]], float]:
-    """Return a price for the graph with activations replaced, by its depth.
-
-    An affine map in place of an activation costs nothing: a neighbour will absorb it.
-    """
-    fixed = {n.output: latency_cost(n) for n in graph.nodes if not isinstance(n, Activation)}
-
-    def levels(node: Node) -> int:
-        if node.output in fixed:
-            return fixed[node.output]
-        return latency_cost(node) if isinstance(node, Polynomial) else 0
-
-    @cache
-    def of_depth(depth: int) -> float:
-        return price(depth)
-
-    def of_nodes(nodes: tuple[Node, ...]) -> float:
-        needed = required_levels(replace(graph, nodes=nodes), levels)
-        return of_depth(max(1, *(needed[name] for name in graph.inputs)))
-
-    return of_nodes
+    return {activations[i].output: choice for i, choice in chosen.items()}
 
 
 def _thinned(graph: Graph, rows: Mapping[str, Floats], most: int) -> dict[str, Floats]:
-    """Take few enough rows, at equal distances, to keep every tensor of the graph in memory."""
+    """Take few enough rows, at equal distances, to keep every tensor in memory and be quick."""
+    weights = sum(m.nnz for n in graph.nodes if isinstance(n, Affine) for m in n.matrices)
+    values = sum(graph.size(n.output) for n in graph.nodes if isinstance(n, Activation))
+    work = weights + _POLYNOMIAL_WORK * values
+    most = min(most, max(_LEAST_ROWS, _MOST_WORK // max(work, 1)))
     row_size = sum(graph.size(name) for name in [*graph.inputs, *(n.output for n in graph.nodes)])
     most = max(2, min(most, _MOST_VALUES // max(row_size, 1)))
     total = next(iter(rows.values())).shape[0]
@@ -286,19 +264,23 @@ def _random_rows(graph: Graph, ranges: Ranges) -> dict[str, Floats]:
     }
 
 
-def _sound_domains(graph: Graph, ranges: Ranges, degrees: Mapping[str, int]) -> dict[str, Domain]:
+def _sound_domains(
+    graph: Graph, ranges: Ranges, choices: Mapping[str, Choice]
+) -> dict[str, Domain]:
     """Compute domains front to back with interval bounds through the final polynomials."""
     read = readings(graph)
     domains: dict[str, Domain] = {}
     bounds = {name: ranges.tensors[name] for name in graph.inputs}
     fit = _fitter(ranges, lambda node: domains[node.input])
     for node in graph.nodes:
-        replaced: Node = node
+        chain: tuple[Node, ...] = (node,)
         if isinstance(node, Activation):
             domains[node.input] = choose_domain(node.input, read[node.input], bounds)
-            replaced = fit(node, degrees.get(node.output, 0)).node
-        low, high = node_bounds(replaced, bounds)
-        bounds[node.output] = TensorRange(low, high, Source.INTERVAL).widened(ranges.margin)
+            chain = fit(node, choices.get(node.output, _EXACT)).nodes
+        for link in chain:
+            low, high = node_bounds(link, bounds)
+            bounds[link.output] = TensorRange(low, high, Source.INTERVAL)
+        bounds[node.output] = bounds[node.output].widened(ranges.margin)
     return domains
 
 
@@ -306,49 +288,75 @@ def _finished(
     graph: Graph,
     ranges: Ranges,
     domains: Mapping[str, Domain],
-    degrees: Mapping[str, int],
+    choices: Mapping[str, Choice],
     rows: Mapping[str, Floats],
     budget: Budget,
 ) -> Approximated:
     fit = _fitter(ranges, lambda node: domains[node.input])
     fitted = {
-        node.output: fit(node, degrees.get(node.output, 0))
+        node.output: fit(node, choices.get(node.output, _EXACT))
         for node in graph.nodes
         if isinstance(node, Activation)
     }
-    nodes = [fitted[n.output].node if n.output in fitted else n for n in graph.nodes]
-    result = replace(graph, nodes=tuple(nodes))
-    clipped: dict[str, float] = {}
+    result = _replaced(graph, fitted)
+    usage: dict[str, _Usage] = {}
 
     def observe(name: str, values: Floats) -> None:
         if name in domains:
-            center, half_width = domains[name]
-            outside = np.abs(values - center) > half_width * (1.0 + 1e-9)
-            clipped[name] = float(outside.mean())
+            usage[name] = _use_of(values, *domains[name])
 
     with np.errstate(all="ignore"):
         got = answers(result, evaluate(result, rows, observe))
     score = score_answers(answers(graph, evaluate(graph, rows)), got)
     reports = tuple(
-        _report(node, fitted[node.output], domains[node.input], clipped[node.input])
+        _report(node, fitted[node.output], domains[node.input], usage[node.input])
         for node in graph.nodes
         if isinstance(node, Activation)
     )
     return Approximated(result, reports, score, budget)
 
 
-def _report(node: Activation, fitted: _Fitted, domain: Domain, clipped: float) -> ActivationReport:
-    quality, replacement = fitted.quality, fitted.node
-    degree = replacement.coefficients.size - 1 if isinstance(replacement, Polynomial) else 1
+def _replaced(graph: Graph, fitted: Mapping[str, Replacement]) -> Graph:
+    """Put chains in place of activations; what they write inside has the activation's shape."""
+    nodes: list[Node] = []
+    shapes = dict(graph.shapes)
+    for node in graph.nodes:
+        chain = fitted[node.output].nodes if node.output in fitted else (node,)
+        shapes.update(dict.fromkeys((n.output for n in chain[:-1]), graph.shapes[node.output]))
+        nodes += chain
+    return replace(graph, nodes=tuple(nodes), shapes=shapes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Usage:
+    """Which part of a domain some rows use; see `ActivationReport`."""
+
+    clipped: float
+    reach: float
+
+
+def _use_of(values: Floats, center: float, half_width: float) -> _Usage:
+    distance = np.abs(values - center) / half_width
+    reach = float(distance.max()) if np.all(np.isfinite(distance)) else np.inf
+    return _Usage(float((~(distance <= 1.0 + 1e-9)).mean()), reach)
+
+
+def _report(
+    node: Activation, fitted: Replacement, domain: Domain, usage: _Usage
+) -> ActivationReport:
     return ActivationReport(
         output=node.output,
         origin=node.origin,
         function=node.function,
         low=domain[0] - domain[1],
         high=domain[0] + domain[1],
-        degree=degree,
-        levels=chebyshev_depth(degree),
-        max_error=quality.max_error if quality else 0.0,
-        mean_error=quality.mean_error_on_data if quality else 0.0,
-        clipped=clipped,
+        degree=max(fitted.degrees),
+        degrees=fitted.degrees,
+        levels=max(fitted.levels, 1),
+        products=fitted.products,
+        max_error=fitted.max_error,
+        mean_error=fitted.mean_error,
+        margin=fitted.margin,
+        clipped=usage.clipped,
+        reach=usage.reach,
     )

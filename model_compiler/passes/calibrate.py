@@ -10,8 +10,14 @@ from numpy.typing import NDArray
 
 from tacit.errors import CircuitError, InputRangeError, InputShapeError, ModelError
 from tacit.model_compiler.approximation import Histogram
-from tacit.model_compiler.graph import Activation, Graph, Polynomial, evaluate
-from tacit.model_compiler.passes.ranges import Source, TensorRange, interval_bounds
+from tacit.model_compiler.functions import BOUND_BY_ZERO, SCALE_FREE, is_defined
+from tacit.model_compiler.graph import Activation, Affine, Graph, Polynomial, evaluate
+from tacit.model_compiler.passes.ranges import (
+    Source,
+    TensorRange,
+    interval_bounds,
+    node_bounds,
+)
 
 Floats = NDArray[np.float64]
 Bounds = tuple[float | Floats, float | Floats]
@@ -23,6 +29,13 @@ DATA_MARGIN = 1.25
 COVERED_DEVIATIONS = 4.5
 DEFAULT_INPUT_RANGE: Bounds = (-1.0, 1.0)
 _BINS = 1024
+_TINY = 2.0**-40
+# What is divided by, or has its root taken, may grow by this factor: sums have long tails.
+_ROOM = 1.5
+# Sums of exponentials have the longest tails: a logit larger by 1 multiplies them by 2.7.
+_ROOM_FOR_POWERS = 3.0
+# A composite sign may exceed 1 by a little.
+_SIGN_MARGIN = 1.02
 # Features share one range when their median width is at least this part of the tensor's.
 _SHARED_WIDTH = 0.25
 
@@ -120,6 +133,9 @@ def _from_data(
     read = {node.input for node in graph.nodes if isinstance(node, Activation | Polynomial)}
     fitted = {n.input for n in graph.nodes if isinstance(n, Activation) and not _is_exact(n)}
     fitted -= set(graph.inputs)
+    bound = {n.input: n for n in _activations(graph) if n.function in BOUND_BY_ZERO}
+    scale_free = {n.input for n in _activations(graph) if n.function in SCALE_FREE}
+    counts = _counts(graph, {n.output for n in _activations(graph) if n.function in SCALE_FREE})
     tensors: dict[str, TensorRange] = {}
     statistics: dict[str, Statistics] = {}
     histograms: dict[str, Histogram] = {}
@@ -129,14 +145,73 @@ def _from_data(
             raise ModelError(f"tensor {name!r} is not finite on the calibration rows")
         seen = TensorRange(values.min(axis=0), values.max(axis=0), Source.DATA)
         is_input = name in graph.inputs
-        wide = _input_range(seen, margin) if is_input else seen.widened(margin)
-        tensors[name] = _covering(wide, values) if name in fitted and margin > 1.0 else wide
+        if is_input:
+            wide = _input_range(seen, margin)
+        else:
+            wide = _widened_each(seen, margin) if name in scale_free else seen.widened(margin)
+        wide = _covering(wide, values) if name in fitted and margin > 1.0 else wide
+        wide = _off_zero(wide, seen, bound[name]) if name in bound else wide
+        tensors[name] = _proven(counts[name], tensors) if name in counts else wide
         statistics[name] = _statistics(values)
         if name in read:
             histograms[name] = histogram_of(values)
 
     evaluate(graph, checked, observe)
     return Ranges({**tensors, **declared}, Source.DATA, margin, statistics, histograms)
+
+
+def _activations(graph: Graph) -> list[Activation]:
+    return [node for node in graph.nodes if isinstance(node, Activation)]
+
+
+def _counts(graph: Graph, compared: set[str]) -> dict[str, Affine]:
+    """Return by name the maps that only read comparisons, whose values are bounded by nature."""
+    maps = (node for node in graph.nodes if isinstance(node, Affine))
+    return {node.output: node for node in maps if compared.issuperset(node.inputs)}
+
+
+def _proven(node: Affine, tensors: Mapping[str, TensorRange]) -> TensorRange:
+    """Bound a map of comparisons by interval arithmetic: it needs hardly any margin."""
+    unit = {
+        name: TensorRange(
+            np.where(tensors[name].low < -0.5, -1.0, 0.0), np.ones_like(tensors[name].high),
+            Source.INTERVAL,
+        )
+        for name in node.inputs
+    }  # fmt: skip
+    low, high = node_bounds(node, unit)
+    return TensorRange(low, high, Source.INTERVAL).widened(_SIGN_MARGIN)
+
+
+def _widened_each(seen: TensorRange, margin: float) -> TensorRange:
+    """Widen every element by its own width; one that never moved counts as far as it is from 0."""
+    widths = (seen.high - seen.low) / 2.0
+    reach = np.where(widths > 0.0, widths, np.maximum(np.abs(seen.high), _TINY))
+    extra = (margin - 1.0) * reach
+    return TensorRange(seen.low - extra, seen.high + extra, seen.source)
+
+
+def _off_zero(wide: TensorRange, seen: TensorRange, node: Activation) -> TensorRange:
+    """Keep a range on its side of 0, at most half as close as the data came, with room behind.
+
+    Raises:
+        ModelError: the data lie on both sides, or touch 0 where the function is not bounded.
+    """
+    least, greatest = float(seen.low.min()), float(seen.high.max())
+    if not is_defined(node.function, least, greatest):
+        raise ModelError(
+            f"{node.origin}: {node.function} of values between {least:.6g} and {greatest:.6g} has "
+            "no polynomial: the values must stay on one side of 0. Add a constant (epsilon) before "
+            "it, or calibrate with rows typical of what customers send"
+        )
+    if greatest < 0.0:
+        low = np.minimum(wide.low, _ROOM * least)
+        return TensorRange(low, np.minimum(wide.high, greatest / 2.0), wide.source)
+    nearest, room = least / 2.0, _ROOM
+    if node.function == "reciprocal_above":
+        nearest, room = node.parameters[0], _ROOM_FOR_POWERS
+    high = np.maximum(wide.high, room * greatest)
+    return TensorRange(np.maximum(wide.low, nearest), high, wide.source)
 
 
 def _is_exact(node: Activation) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tacit.model_compiler.approximation import is_symmetric
-from tacit.model_compiler.functions import real_function
+from tacit.model_compiler.functions import BOUND_BY_ZERO, real_function
 from tacit.model_compiler.graph import Activation, Graph, Product
 from tacit.model_compiler.passes.ranges import TensorRange
 
@@ -56,6 +56,8 @@ def choose_domain(name: str, reading: Reading, tensors: Mapping[str, TensorRange
     """Choose (center, half width) for a tensor's activations: its range, or a simpler one."""
     bounds = tensors[name]
     half_width = max(bounds.half_width, _LEAST_HALF_WIDTH * max(1.0, abs(bounds.center)))
+    if any(node.function in BOUND_BY_ZERO for node in reading.activations):
+        return bounds.center, bounds.half_width or _LEAST_HALF_WIDTH * abs(bounds.center)
     nearly = abs(bounds.center) <= _ALMOST_CENTERED * half_width
     symmetric = nearly and any(
         is_symmetric(real_function(node.function, node.parameters), bounds.magnitude)

@@ -4,6 +4,9 @@ One polynomial serves all channels of an activation, on the domain of the widest
 share of that domain, and drowns channels that hardly move. For a function with f(s x) = s f(x),
 s > 0, the map before it can widen a channel and the map after it narrow it again, for free
 (cross-layer equalisation: Nagel et al., ICCV 2019, there for quantisation).
+
+What sign and step read may be scaled freely: every comparison gets the whole domain, whatever the
+unit of its feature.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, diags_array
 
+from tacit.model_compiler.functions import SCALE_FREE
 from tacit.model_compiler.graph import Activation, Affine, Graph, Node
 from tacit.model_compiler.lowering.depths import batch_cost, latency_cost
 from tacit.model_compiler.passes.ranges import TensorRange
@@ -27,10 +31,13 @@ _HOMOGENEOUS: Final = frozenset({"relu", "leaky_relu", "abs"})
 _LEAST_GAIN: Final = 1.05
 # 1 would give every channel the same range, and the least room to rows that leave it.
 _POWER: Final = 0.5
+_MOST_FREE_GAIN: Final = 2.0**-24
 
 
 def equalize(graph: Graph, tensors: Mapping[str, TensorRange]) -> Graph:
     """Rescale the channels that relu, leaky_relu and abs read, where both neighbours are maps.
+
+    Also those that sign and step read, where a map writes them.
 
     The result computes the same function; only tensors inside such a layer change.
 
@@ -43,6 +50,11 @@ def equalize(graph: Graph, tensors: Mapping[str, TensorRange]) -> Graph:
     """
     maps = {node.output: node for node in graph.nodes if isinstance(node, Affine)}
     for node in graph.nodes:
+        if isinstance(node, Activation) and node.function in SCALE_FREE:
+            factors = _free_factors(tensors[node.input])
+            if _is_alone(node, graph) and factors.max() >= _LEAST_GAIN:
+                maps[node.input] = _widened(maps[node.input], factors)
+            continue
         if not (isinstance(node, Activation) and _is_enclosed(node, graph)):
             continue
         factors = _factors(tensors[node.input])
@@ -56,6 +68,15 @@ def equalize(graph: Graph, tensors: Mapping[str, TensorRange]) -> Graph:
     if all(new is old for new, old in zip(changed, graph.nodes, strict=True)):
         return graph
     return replace(graph, nodes=changed)
+
+
+def _is_alone(node: Activation, graph: Graph) -> bool:
+    """Tell whether a map that takes a level writes what only this node reads."""
+    writers = [other for other in graph.nodes if other.output == node.input]
+    readers = [other for other in graph.nodes if node.input in other.inputs]
+    return bool(writers) and _are_maps(writers) and readers == [node] and (
+        node.input not in graph.outputs
+    )  # fmt: skip
 
 
 def _is_enclosed(node: Activation, graph: Graph) -> bool:
@@ -83,6 +104,13 @@ def _factors(bounds: TensorRange) -> Floats:
     reach = np.maximum(np.abs(bounds.low), np.abs(bounds.high))
     least = max(float(reach.max()) * 2.0**-4, 1e-300)
     return np.asarray((max(float(reach.max()), least) / np.maximum(reach, least)) ** _POWER)
+
+
+def _free_factors(bounds: TensorRange) -> Floats:
+    """Return what makes every channel reach as far as the widest."""
+    reach = np.maximum(np.abs(bounds.low), np.abs(bounds.high))
+    greatest = max(float(reach.max()), 1e-300)
+    return np.asarray(greatest / np.maximum(reach, _MOST_FREE_GAIN * greatest))
 
 
 def _widened(node: Affine, factors: Floats) -> Affine:

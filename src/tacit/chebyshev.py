@@ -47,7 +47,8 @@ def chebyshev_by_powers(
 ) -> C:
     """Evaluate sum_k coefficients[k] T_k(a) in exactly `chebyshev_depth` levels.
 
-    Odd and even functions, whose other coefficients are exactly zero, need fewer products.
+    Odd and even functions, whose other coefficients are exactly zero, need fewer products; so do
+    even ones plus a linear term, such as relu and SiLU.
 
     Args:
         evaluator: the backend.
@@ -60,12 +61,15 @@ def chebyshev_by_powers(
     """
     c = _trim(np.asarray(coefficients, dtype=np.float64))
     program = _Program(evaluator, a, key, chebyshev_powers(len(c) - 1, _parity(c) is _Parity.ODD))
-    if _parity(c) is _Parity.EVEN and len(c) > 2:
-        half = c[::2]
-        square = program.power(2)
-        program = _Program(evaluator, square, key, chebyshev_powers(len(half) - 1, odd=False))
-        c = half
-    return program.block(c, chebyshev_depth(len(c) - 1))
+    if len(c) == 2 or np.any(c[3::2]):
+        return program.block(c, chebyshev_depth(len(c) - 1))
+    half = c[::2]  # even, but perhaps for c_1 T_1: a polynomial of T_2, plus a multiple of a
+    square = program.power(2)
+    inner = _Program(evaluator, square, key, chebyshev_powers(len(half) - 1, odd=False))
+    budget = chebyshev_depth(len(half) - 1)
+    level = evaluator.type_of(square).level - budget + 1
+    linear = program.scaled(1, level, float(c[1])) if c[1] else None
+    return inner.block(half, budget, linear)
 
 
 class _Program(Generic[C]):
@@ -97,10 +101,17 @@ class _Program(Generic[C]):
         less = self._ev.multiply_plain(self.power(a - b, own + 1), self._scalar(-1.0))
         return self._ev.rescale(self._ev.add(double, less))
 
-    def block(self, c: Floats, budget: int) -> C:
-        """Evaluate sum_k c_k T_k at exactly `budget` levels below the top."""
+    def scaled(self, k: int, level: int, factor: float) -> C:
+        """Return factor T_k(a) at `level`, degree 2."""
+        return self._ev.multiply_plain(self.power(k, level), self._scalar(factor))
+
+    def block(self, c: Floats, budget: int, addend: C | None = None) -> C:
+        """Evaluate sum_k c_k T_k at exactly `budget` levels below the top.
+
+        `addend`, of degree 2 and one level above the result, is added.
+        """
         level = self._top - budget + 1
-        total: C | None = None
+        total = addend
         c = _trim(c)
         while np.any(c[1:]):
             g = _divisor(len(c) - 1, _parity(c), budget, self._prepared)

@@ -53,6 +53,7 @@ def approximated(graph: Graph, rows: dict[str, Floats], **options: float) -> App
         rows,
         accuracy=options.get("accuracy", 0.01),
         max_degree=int(options.get("max_degree", 127)),
+        max_sign_levels=int(options.get("max_sign_levels", 15)),
         search_rows=int(options.get("search_rows", 1024)),
     )
 
@@ -192,10 +193,17 @@ def test_kinks_get_the_degree_that_the_budget_needs() -> None:
     graph = perceptron("relu", layers=1)
     rows = random_rows(graph, 2, 400)
     ranges = calibrate(graph, rows)
-    coarse = approximate(graph, ranges, rows, accuracy=1e-9, max_degree=63, price=lambda _: 1.0)
+
+    def one_polynomial(accuracy: float, max_degree: int) -> Approximated:
+        return approximate(
+            graph, ranges, rows, accuracy=accuracy, keep_argmax=False, max_degree=max_degree,
+            max_sign_levels=0, price=lambda _: 1.0,
+        )  # fmt: skip
+
+    coarse = one_polynomial(1e-9, 63)
     assert coarse.activations[0].degree in (62, 63)
     target = 0.8 * coarse.score.rms
-    tight = approximate(graph, ranges, rows, accuracy=target, keep_argmax=False)
+    tight = one_polynomial(target, 127)
     assert tight.within_budget
     assert tight.activations[0].degree > 63
 
@@ -203,7 +211,7 @@ def test_kinks_get_the_degree_that_the_budget_needs() -> None:
 def test_a_budget_out_of_reach_is_reported_and_not_hidden() -> None:
     graph = perceptron("relu")
     rows = random_rows(graph, 2, 200)
-    result = approximated(graph, rows, accuracy=1e-7, max_degree=15)
+    result = approximated(graph, rows, accuracy=1e-7, max_degree=15, max_sign_levels=0)
     assert not result.within_budget
     errors = row_errors(graph, result.graph, rows)
     assert result.score.error == pytest.approx(errors.max())
@@ -222,7 +230,8 @@ def test_out_of_reach_a_ring_twice_as_dear_is_not_paid_for_a_little_less_error()
             return 1.0 + 0.01 * depth if depth <= 7 else dear
 
         return approximate(
-            graph, ranges, rows, accuracy=1e-6, keep_argmax=False, price=price
+            graph, ranges, rows, accuracy=1e-6, keep_argmax=False, max_sign_levels=0,
+            price=price,
         ).activations[0].degree  # fmt: skip
 
     assert degree(1.3) in (126, 127)
@@ -335,10 +344,10 @@ def test_the_search_lowers_first_what_hurts_least() -> None:
     graph = Graph("two", ("x",), ("y",), dict.fromkeys(("x", "a", "b", "y"), (1,)), nodes)
     x = np.linspace(-3.0, 3.0, 101, dtype=np.float64)[:, None]
 
-    def fit(index: int, degree: int) -> Node:
+    def fit(index: int, degree: int) -> tuple[Node, ...]:
         function = np.polynomial.Chebyshev.interpolate(np.tanh, degree, domain=[-3, 3])
-        name = nodes[index].output
-        return Polynomial(name, "x", np.asarray(function.coef, dtype=np.float64), 0.0, 3.0, name)
+        name, coefficients = nodes[index].output, np.asarray(function.coef, dtype=np.float64)
+        return (Polynomial(name, "x", coefficients, 0.0, 3.0, name),)
 
     ladder = {0: (1, 3, 7, 15, 31), 1: (1, 3, 7, 15, 31)}
     rows = {"x": x}
@@ -366,7 +375,7 @@ def test_two_cheap_steps_are_preferred_to_one_dear_one() -> None:
     degrees = search_degrees(
         graph,
         dict.fromkeys(range(3), (1, 3)),
-        lambda index, degree: copy(index, 0.0 if degree == 3 else damage[index]),
+        lambda index, degree: (copy(index, 0.0 if degree == 3 else damage[index]),),
         rows,
         evaluate(graph, rows),
         Budget(0.1),

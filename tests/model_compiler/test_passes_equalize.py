@@ -63,7 +63,13 @@ def test_the_same_degree_then_errs_less_on_rows_never_seen(seed: int) -> None:
     def error(net: Graph) -> float:
         ranges = calibrate(net, rows)
         found = approximate(
-            net, ranges, rows, accuracy=1e-9, max_degree=15, price=lambda _depth: 1.0
+            net,
+            ranges,
+            rows,
+            accuracy=1e-9,
+            max_degree=15,
+            max_sign_levels=0,
+            price=lambda _depth: 1.0,
         )
         assert found.activations[0].degree in (14, 15)
         return float(np.sqrt(np.mean((evaluate(found.graph, unseen)["y"] - expected) ** 2)))
