@@ -10,7 +10,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import engine, heart, lenet, logreg, memory, mlp, operations, predicted
+from bench import (
+    bootstrap,
+    engine,
+    heart,
+    lenet,
+    logreg,
+    memory,
+    mlp,
+    operations,
+    predicted,
+)
 from bench.peers.install import PEERS
 from bench.question import DEFAULT_PEERS, Answer, Options
 from bench.record import RESULTS, Record, append
@@ -50,6 +60,7 @@ QUESTIONS = {
         Question(predicted.NAME, predicted.SUMMARY, predicted.run, predicted.draw),
         Question(engine.NAME, engine.SUMMARY, engine.run, engine.draw),
         Question(memory.NAME, memory.SUMMARY, memory.run, memory.draw),
+        Question(bootstrap.NAME, bootstrap.SUMMARY, bootstrap.run, bootstrap.draw),
         Question(operations.NAME, operations.SUMMARY, operations.run, operations.draw),
     )
 }

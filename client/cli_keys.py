@@ -230,6 +230,7 @@ def _facts(entry: RingEntry) -> dict[str, object]:
         "log_qp": round(facts.params.log_qp, 1),
         "rotations": list(facts.rotations),
         "relinearization": facts.relinearization,
+        "bootstraps": facts.bootstraps,
         "evaluation_keys": len(facts.frames),
         "key_bytes": facts.key_bytes,
     }

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tacit.client.environment import import_openfhe
 from tacit.errors import ParameterError, SecurityError
 from tacit.openfhe_context import Template, template_from_context
-from tacit.params import CryptoParams, Security
+from tacit.params import CryptoParams, SecretDistribution, Security
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -60,7 +60,10 @@ def make_context(params: CryptoParams, *, allow_insecure: bool = False) -> Clien
     except RuntimeError as error:
         raise ParameterError(f"OpenFHE refuses the parameters {params}: {error}") from error
     feature = library.PKESchemeFeature
-    for enabled in (feature.PKE, feature.KEYSWITCH, feature.LEVELEDSHE):
+    features = [feature.PKE, feature.KEYSWITCH, feature.LEVELEDSHE]
+    if params.secret is SecretDistribution.SPARSE_ENCAPSULATED:
+        features += [feature.ADVANCEDSHE, feature.FHE]  # which makes the keys to the sparse secret
+    for enabled in features:
         context.Enable(enabled)
     template = template_from_context(library.Serialize(context, library.BINARY))
     _check(params, context, template)
@@ -84,7 +87,7 @@ def _check(params: CryptoParams, context: openfhe.CryptoContext, template: Templ
 
 def _settings(library: ModuleType, params: CryptoParams) -> openfhe.CCParamsCKKSRNS:
     settings = library.CCParamsCKKSRNS()
-    settings.SetSecretKeyDist(library.SecretKeyDist.UNIFORM_TERNARY)
+    settings.SetSecretKeyDist(_distribution(library, params.secret))
     # CryptoParams has checked the actual moduli; OpenFHE would check an estimate of their size.
     settings.SetSecurityLevel(library.SecurityLevel.HEStd_NotSet)
     settings.SetRingDim(params.n)
@@ -97,3 +100,13 @@ def _settings(library: ModuleType, params: CryptoParams) -> openfhe.CCParamsCKKS
     settings.SetNumLargeDigits(params.dnum)
     settings.SetCKKSDataType(library.CKKSDataType.REAL)
     return settings
+
+
+def _distribution(library: ModuleType, secret: SecretDistribution) -> openfhe.SecretKeyDist:
+    match secret:
+        case SecretDistribution.UNIFORM_TERNARY:
+            return library.SecretKeyDist.UNIFORM_TERNARY
+        case SecretDistribution.SPARSE_TERNARY:
+            return library.SecretKeyDist.SPARSE_TERNARY
+        case SecretDistribution.SPARSE_ENCAPSULATED:
+            return library.SecretKeyDist.SPARSE_ENCAPSULATED

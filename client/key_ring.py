@@ -101,6 +101,7 @@ class KeyRing:
                 signature.rotations,
                 signature.relinearization,
                 temporary / _FRAMES,
+                bootstraps=signature.bootstraps,
                 ttl=ttl,
                 progress=progress,
                 allow_insecure=self.allow_insecure,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,18 @@ from tacit.client.frames import FrameEntry, FrameFolder, Progress, no_progress
 from tacit.client.key_files import KeyFile, read_key_file, write_key_file
 from tacit.client.secret import SecretKey
 from tacit.errors import ExpiredKeyError, KeyFileError, ParameterError, ParameterMismatchError
-from tacit.openfhe_keys import read_automorphism_keys, read_relinearization_key
+from tacit.evaluation_keys import Purpose, needed_keys
+from tacit.openfhe_keys import (
+    ForeignKey,
+    SparseKeys,
+    read_automorphism_keys,
+    read_relinearization_key,
+    read_sparse_keys,
+)
 from tacit.params import CryptoParams
 from tacit.signature import Signature
 from tacit.wire import EvaluationKey, KeyKind, encode_evaluation_key, key_id
+from tacit.wire_key import key_moduli
 
 _FORMAT = 1
 # OpenFHE keeps made keys in tables of the process until they are removed: one maker at a time.
@@ -40,6 +48,7 @@ class KeyFacts:
         frames: its evaluation-key frames, the relinearisation key first.
         created: seconds since 1970, UTC.
         ttl: seconds it may be used for; None for ever.
+        bootstraps: whether it has the keys of bootstrapping.
     """
 
     params: CryptoParams
@@ -48,6 +57,7 @@ class KeyFacts:
     frames: tuple[FrameEntry, ...]
     created: float
     ttl: float | None = None
+    bootstraps: bool = False
 
     @property
     def key_id(self) -> str:
@@ -74,6 +84,7 @@ class KeyFacts:
             "frames": [[entry.sha256, entry.length] for entry in self.frames],
             "created": self.created,
             "ttl": self.ttl,
+            "bootstraps": self.bootstraps,
         }
 
     @classmethod
@@ -100,6 +111,7 @@ def _facts(fields: Mapping[str, Any]) -> KeyFacts:
         tuple(FrameEntry(str(sha256), int(length)) for sha256, length in fields["frames"]),
         float(fields["created"]),
         None if ttl is None else float(ttl),
+        bool(fields.get("bootstraps", False)),
     )
 
 
@@ -120,6 +132,7 @@ class KeyPair:
         relinearization: bool,
         folder: Path,
         *,
+        bootstraps: bool = False,
         ttl: float | None = None,
         progress: Progress = no_progress,
         allow_insecure: bool = False,
@@ -131,6 +144,7 @@ class KeyPair:
             rotations: rotation steps (left, in slots), as in a signature.
             relinearization: whether to make the relinearisation key.
             folder: where the frames are written.
+            bootstraps: whether to make the keys of bootstrapping.
             ttl: seconds the keys may be used for.
             progress: hears "keys", how many are made, and how many there are.
             allow_insecure: accept parameters below 128 bits, in tests.
@@ -143,16 +157,15 @@ class KeyPair:
         context = make_context(params, allow_insecure=allow_insecure)
         secret = SecretKey.generate(context)
         frames = FrameFolder(folder)
-        elements = galois_elements(params, rotations)
-        total = len(elements) + relinearization
+        purposes = needed_keys(params, rotations, relinearization, bootstraps)
+        total = len(purposes)
         entries: list[FrameEntry] = []
         progress("keys", 0, total)
-        for frame in evaluation_frames(context, secret, elements, relinearization):
+        for frame in evaluation_frames(context, secret, purposes):
             entries.append(frames.add(frame))
             progress("keys", len(entries), total)
-        facts = KeyFacts(
-            params, tuple(sorted(rotations)), relinearization, tuple(entries), time.time(), ttl
-        )
+        steps, made = tuple(sorted(rotations)), tuple(entries)
+        facts = KeyFacts(params, steps, relinearization, made, time.time(), ttl, bootstraps)
         return cls(facts, context, secret, frames)
 
     @classmethod
@@ -208,44 +221,54 @@ class KeyPair:
         """
         if self.facts.expired(now()):
             raise ExpiredKeyError("these keys are older than they may be: make new ones")
-        needed = (signature.params, signature.rotations, signature.relinearization)
-        if (self.params, self.facts.rotations, self.facts.relinearization) != needed:
+        facts = self.facts
+        made = needed_keys(self.params, facts.rotations, facts.relinearization, facts.bootstraps)
+        if self.params != signature.params or set(made) != set(signature.needed_keys):
             raise ParameterMismatchError(
                 f"these keys were not made for {signature.model!r} version {signature.version}: "
                 "make keys from its signature"
             )
 
 
-def galois_elements(params: CryptoParams, rotations: Sequence[int]) -> tuple[int, ...]:
-    """Return the Galois element 5^r modulo 2N of each rotation step r, in order."""
-    return tuple(pow(5, step % params.slots, 2 * params.n) for step in rotations)
-
-
 def evaluation_frames(
-    context: ClientContext, secret: SecretKey, elements: Sequence[int], relinearization: bool
+    context: ClientContext, secret: SecretKey, purposes: Iterable[Purpose]
 ) -> Iterator[bytes]:
     """Make evaluation keys one at a time and yield each as a frame; one is in memory at a time."""
-    if relinearization:
-        with _MAKING:
-            archive = secret.relinearization_archive()
-        key, _ = read_relinearization_key(archive)
-        yield _frame(context, key.limbs, key.special_moduli, KeyKind.RELINEARIZATION, 0)
-    for element in elements:
-        with _MAKING:
-            archive = secret.automorphism_archive(element)
-        key = read_automorphism_keys(archive)[0][element]
-        yield _frame(context, key.limbs, key.special_moduli, KeyKind.ROTATION, element)
-
-
-def _frame(
-    context: ClientContext,
-    limbs: object,
-    special_moduli: tuple[int, ...],
-    kind: KeyKind,
-    element: int,
-) -> bytes:
     params = context.params
-    if special_moduli != params.special_moduli:
+    for key in make_keys(context, secret, purposes):
+        yield encode_evaluation_key(key, params.moduli, params.special_moduli)
+
+
+def make_keys(
+    context: ClientContext, secret: SecretKey, purposes: Iterable[Purpose]
+) -> Iterator[EvaluationKey]:
+    """Make evaluation keys one at a time; the two keys of a sparse secret are made together."""
+    sparse: SparseKeys | None = None
+    for kind, element in purposes:
+        match kind:
+            case KeyKind.RELINEARIZATION:
+                with _MAKING:
+                    archive = secret.relinearization_archive()
+                key, _ = read_relinearization_key(archive)
+            case KeyKind.ROTATION:
+                with _MAKING:
+                    archive = secret.automorphism_archive(element)
+                key = read_automorphism_keys(archive)[0][element]
+            case KeyKind.TO_SPARSE | KeyKind.FROM_SPARSE:
+                sparse = sparse or _sparse_keys(secret)
+                key = sparse.to_sparse if kind is KeyKind.TO_SPARSE else sparse.from_sparse
+        yield _checked(context, key, kind, element)
+
+
+def _sparse_keys(secret: SecretKey) -> SparseKeys:
+    with _MAKING:
+        archive = secret.sparse_archive()
+    return read_sparse_keys(archive)
+
+
+def _checked(context: ClientContext, key: ForeignKey, kind: KeyKind, element: int) -> EvaluationKey:
+    params = context.params
+    _, special = key_moduli(kind, params.log_n, params.moduli, params.special_moduli)
+    if key.special_moduli != special:
         raise ParameterError("OpenFHE uses other special moduli than the parameters: use 1.6.1")
-    key = EvaluationKey(limbs, kind, element, params.digest)  # type: ignore[arg-type]
-    return encode_evaluation_key(key, params.moduli, params.special_moduli)
+    return EvaluationKey(key.limbs, kind, element, params.digest)

@@ -138,6 +138,24 @@ class SecretKey:
             crypto.InsertEvalAutomorphismKey(keys, tag)
         return archive
 
+    def sparse_archive(self) -> bytes:
+        """Make a sparse secret and the keys to it and back; returns their archive.
+
+        `openfhe_keys.read_sparse_keys` reads it. OpenFHE makes these keys along with the rotations
+        of a bootstrap, of two slots here, which are thrown away; the sparse secret is never kept.
+        """
+        refuse_in_forked_child("make keys")
+        crypto = self._context.openfhe
+        crypto.EvalBootstrapSetup(levelBudget=[1, 1], slots=2, precompute=False)
+        before = dict(crypto.GetAllEvalAutomorphismKeys().items())
+        crypto.EvalBootstrapKeyGen(self._key, 2)
+        archive = self._with_tag(crypto.GetEvalAutomorphismKeyMap(self.tag))
+        crypto.ClearBootstrapPrecom()
+        crypto.ClearEvalAutomorphismKeys()
+        for tag, keys in before.items():
+            crypto.InsertEvalAutomorphismKey(keys, tag)
+        return archive
+
     def _with_tag(self, keys: object) -> bytes:
         """Serialise one tag's keys as OpenFHE serialises its table: byte order mark first."""
         body: bytes = self._library.Serialize(keys, self._library.BINARY)

@@ -10,6 +10,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from tacit.bootstrap import Bootstrap
 from tacit.circuit import (
     Attribute,
     Chebyshev,
@@ -150,6 +151,11 @@ class CircuitBuilder:
         name = self.constant(coefficients, f"{label}/coefficients")
         return self.append(Op.CHEBYSHEV, (a,), Chebyshev(name), label)[0]
 
+    def bootstrap(self, a: int, plan: Bootstrap, series: Floats, label: str = "") -> int:
+        """Append a bootstrap; the plan's series gets the name that this returns it under."""
+        name = self.constant(series, f"{label}/series")
+        return self.append(Op.BOOTSTRAP, (a,), replace(plan, series=name), label)[0]
+
     def build(self, outputs: Sequence[int]) -> Circuit:
         """Return the circuit without nodes and constants that no output needs; inputs stay."""
         nodes = self._live_nodes(outputs)
@@ -212,7 +218,7 @@ def _digest(parts: Iterable[NDArray[np.generic]]) -> bytes:
 def constant_names(attribute: Attribute) -> tuple[str, ...]:
     """Return the names of the constants an attribute reads."""
     match attribute:
-        case Constant(name) | Chebyshev(name):
+        case Constant(name) | Chebyshev(name) | Bootstrap(name):
             return (name,)
         case LinearPlan(diagonals=rows, bias=bias) | WeightedSumPlan(weights=rows, bias=bias):
             return (rows, bias) if bias else (rows,)

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from tacit.bootstrap import Bootstrap
+from tacit.bootstrap_steps import bootstrap_by_steps
 from tacit.circuit import (
     Chebyshev,
     Circuit,
@@ -26,6 +28,7 @@ from tacit.circuit import (
     execute,
 )
 from tacit.decompose import chebyshev_by_powers
+from tacit.evaluation_keys import needed_keys
 from tacit.model_compiler.bsgs import RotationCosts
 from tacit.model_compiler.coarse_costs import (
     Parts,
@@ -102,13 +105,13 @@ def predict(circuit: Circuit, params: CryptoParams, times: MachineTimes) -> Pred
         peak.after(index)
 
     execute(circuit, [circuit.types[v] for v in circuit.inputs], model, observe)
-    keys = len(circuit.rotations) + circuit.needs_relinearization
+    keys = needed_keys(params, circuit.rotations, circuit.needs_relinearization, circuit.bootstraps)
     return Prediction(
         seconds=model.milliseconds / 1e3,
         seconds_by_layer=by_layer,
         operations=dict(model.operations),
         rotation_keys=len(circuit.rotations),
-        key_bytes=keys * params.evaluation_key_bytes,
+        key_bytes=len(keys) * params.evaluation_key_bytes,
         plaintext_bytes=model.plaintext_bytes,
         ciphertext_bytes=peak.most,
         prepare_seconds=model.prepare_seconds,
@@ -264,6 +267,15 @@ class CostModel:
         """Price the default decomposition."""
         name = polynomial.coefficients
         return chebyshev_by_powers(self, a, constants[name], key=name)
+
+    def bootstrap(
+        self, a: ValueType, plan: Bootstrap, constants: Mapping[str, Floats]
+    ) -> ValueType:
+        """Price its steps."""
+        series = constants[plan.series]
+        return bootstrap_by_steps(
+            self, a, plan, series, self.params, lambda _, level: ValueType(level)
+        )
 
     def type_of(self, a: ValueType) -> ValueType:
         """Return the value itself."""

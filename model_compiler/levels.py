@@ -10,10 +10,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tacit.bootstrap import Bootstrap
 from tacit.circuit import Chebyshev, Circuit, LinearPlan, Plain, ValueType, WeightedSumPlan, execute
 from tacit.decompose import chebyshev_by_powers, linear_by_rotations
 from tacit.errors import CircuitError
+from tacit.fourier import complex_series
 from tacit.type_rules import (
+    bootstrapped_type,
     combination_type,
     dropped_type,
     product_type,
@@ -90,6 +93,13 @@ class LevelChecker:
     ) -> ValueType:
         """Run the default decomposition."""
         return chebyshev_by_powers(self, a, constants[polynomial.coefficients])
+
+    def bootstrap(
+        self, a: ValueType, plan: Bootstrap, constants: Mapping[str, Floats]
+    ) -> ValueType:
+        """Check the series, take any level that is high enough to the plan's."""
+        complex_series(constants[plan.series])
+        return bootstrapped_type(a, plan)
 
     def type_of(self, a: ValueType) -> ValueType:
         """Return the value itself."""

@@ -89,12 +89,12 @@ def key_memory(signature: Signature) -> KeyMemory:
     params, rotations = signature.params, len(signature.rotations)
     moduli = params.moduli + params.special_moduli
     return KeyMemory(
-        keys=rotations + signature.relinearization,
+        keys=len(signature.needed_keys),
         each_bytes=params.evaluation_key_bytes,
         each_upload_bytes=evaluation_key_frame_bytes(
             Packing.BITS, params.log_n, moduli, params.dnum
         ),
-        permutation_bytes=rotations * params.n // 2,
+        permutation_bytes=(rotations + signature.bootstraps) * params.n // 2,
     )
 
 

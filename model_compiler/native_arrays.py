@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from tacit.bootstrap import Bootstrap
+from tacit.bootstrap_steps import bootstrap_by_steps
 from tacit.circuit import Chebyshev, Circuit, LinearPlan, Plain, ValueType, WeightedSumPlan, execute
 from tacit.decompose import chebyshev_by_powers
 from tacit.model_compiler.coarse_costs import has_baby_steps
@@ -132,6 +134,7 @@ class _Shadow:
 
     def __init__(self, params: CryptoParams, pool: Pool) -> None:
         self.pool = pool
+        self._params = params
         self._slots = params.slots
         self._kernels = _Kernels(params, pool)
 
@@ -210,6 +213,16 @@ class _Shadow:
     def chebyshev(self, a: Held, polynomial: Chebyshev, constants: Mapping[str, Floats]) -> Held:
         name = polynomial.coefficients
         return chebyshev_by_powers(self, a, constants[name], key=name)
+
+    def bootstrap(self, a: Held, plan: Bootstrap, constants: Mapping[str, Floats]) -> Held:
+        return bootstrap_by_steps(
+            self,
+            a,
+            plan,
+            constants[plan.series],
+            self._params,
+            lambda _, level: Held(ValueType(level), None),
+        )
 
     def type_of(self, a: Held) -> ValueType:
         return a.type

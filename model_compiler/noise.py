@@ -15,8 +15,11 @@ from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
 from tacit import precision
+from tacit.bootstrap import Bootstrap
+from tacit.bootstrap_levels import bootstrap_deviation
 from tacit.circuit import Chebyshev, LinearPlan, Plain, ValueType, WeightedSumPlan, execute
 from tacit.decompose import chebyshev_by_powers, linear_by_rotations
+from tacit.fourier import greatest_slope
 from tacit.model_compiler.levels import LevelChecker
 from tacit.model_compiler.lowering.lowered import Lowered
 from tacit.model_compiler.noise_course import Course, key_of
@@ -168,6 +171,16 @@ class NoiseModel:
             added = gain * inside + rounding
         variance = np.asarray(gain * origin + added)
         return Uncertain(to, variance, course=course, origin=origin)
+
+    def bootstrap(
+        self, a: Uncertain, plan: Bootstrap, constants: Mapping[str, Floats]
+    ) -> Uncertain:
+        """Multiply the error by the greatest slope, and add the bootstrap's own."""
+        series = constants[plan.series]
+        to = self._checker.bootstrap(a.type, plan, constants)
+        own = bootstrap_deviation(self.params, plan, series)
+        slope = greatest_slope(series, plan.period)
+        return Uncertain(to, np.asarray(slope**2 * a.variance + own**2))
 
     def type_of(self, a: Uncertain) -> ValueType:
         """Return level and degree."""

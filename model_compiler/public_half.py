@@ -70,6 +70,7 @@ def _plan(
         relinearization=lowered.circuit.needs_relinearization,
         seconds=plan.prediction.seconds,
         precision_bits=min(bits(plan.error + approximation_error), 53.0),
+        bootstraps=lowered.circuit.bootstraps,
     )
 
 

@@ -49,7 +49,8 @@ def summary_lines(artifact: Artifact) -> list[str]:
         f"log2(QP) = {params.log_qp:.0f}, {params.security.value}",
         f"client      before: {_steps(signature.prologue)}; after: {_steps(signature.epilogue)}",
         f"keys        {len(signature.rotations)} rotation key(s)"
-        f"{' and relinearisation' if signature.relinearization else ''}, "
+        f"{' and relinearisation' if signature.relinearization else ''}"
+        f"{' and those of bootstrapping' if signature.bootstraps else ''}, "
         f"{signature.key_bytes / 1e6:.1f} MB",
     ]
     for plan in signature.plans:

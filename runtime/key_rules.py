@@ -12,7 +12,8 @@ from tacit.errors import (
     ParameterMismatchError,
     TruncatedError,
 )
-from tacit.params import CryptoParams
+from tacit.moduli import encapsulation_moduli
+from tacit.params import CryptoParams, SecretDistribution
 from tacit.runtime.key_declarations import FrameDeclaration, KeyDeclaration
 from tacit.runtime.repository import Repository
 from tacit.runtime.requests import Frame
@@ -21,13 +22,12 @@ from tacit.wire_frame import byte_view
 from tacit.wire_header import FrameKind, read_ciphertext_header, read_common, read_key_header
 
 RELINEARIZATION = 0
-_ROTATION_GENERATOR = 5
 
 
 class WireKeyRules:
     """`KeyRules` on Tacit frames and a model repository.
 
-    A key's purpose is its Galois element, 0 for relinearisation.
+    A key's purpose is its element: 0 for relinearisation, see `EvaluationKey`.
     """
 
     def __init__(self, repository: Repository) -> None:
@@ -76,15 +76,12 @@ class WireKeyRules:
 
     def purposes(self, signature: Signature) -> frozenset[int]:
         """Return the purposes of a complete key set."""
-        elements = galois_elements(signature)
-        return elements | {RELINEARIZATION} if signature.relinearization else elements
+        return frozenset(element for _, element in signature.needed_keys)
 
 
 def galois_elements(signature: Signature) -> frozenset[int]:
-    """Return the Galois elements of the rotations a model needs: 5^step modulo 2N."""
-    params = signature.params
-    steps = {step % params.slots for step in signature.rotations} - {0}
-    return frozenset(pow(_ROTATION_GENERATOR, step, 2 * params.n) for step in steps)
+    """Return the elements of the keys a model needs, but for relinearisation."""
+    return frozenset(element for _, element in signature.needed_keys) - {RELINEARIZATION}
 
 
 def key_expectation(signature: Signature) -> wire.KeyExpectation:
@@ -100,14 +97,16 @@ def key_expectation(signature: Signature) -> wire.KeyExpectation:
     )
 
 
-def key_frame_lengths(params: CryptoParams) -> tuple[int, int]:
-    """Return the shortest and longest an evaluation-key frame can be; it is one of the two."""
-    moduli = params.moduli + params.special_moduli
-    lengths = [
-        wire.evaluation_key_frame_bytes(packing, params.log_n, moduli, params.dnum)
+def key_frame_lengths(params: CryptoParams) -> frozenset[int]:
+    """Return the lengths that an evaluation-key frame can have."""
+    shapes = [(params.moduli + params.special_moduli, params.dnum)]
+    if params.secret is SecretDistribution.SPARSE_ENCAPSULATED:
+        shapes.append((params.moduli[:1] + encapsulation_moduli(params.log_n, params.moduli), 1))
+    return frozenset(
+        wire.evaluation_key_frame_bytes(packing, params.log_n, moduli, digits)
         for packing in wire.Packing
-    ]
-    return min(lengths), max(lengths)
+        for moduli, digits in shapes
+    )
 
 
 def frame_key(frame: Frame) -> str:
@@ -127,11 +126,11 @@ def mapped(path: Path) -> memoryview:
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def _check_length(frame: FrameDeclaration, lengths: tuple[int, int]) -> None:
+def _check_length(frame: FrameDeclaration, lengths: frozenset[int]) -> None:
     if frame.length in lengths:
         return
     message = (
         f"a key frame of {frame.length} bytes declared; this configuration's have "
-        f"{lengths[1]} bytes, or {lengths[0]} with packed bits"
+        f"{', '.join(map(str, sorted(lengths)))} bytes"
     )
-    raise TruncatedError(message) if frame.length < lengths[1] else OversizedError(message)
+    raise OversizedError(message) if frame.length > max(lengths) else TruncatedError(message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tacit.bootstrap import Bootstrap
 from tacit.circuit import (
     Attribute,
     Chebyshev,
@@ -49,6 +50,9 @@ def attribute_text(attribute: Attribute) -> str:
             return f" by {count}"
         case ToLevel(level):
             return f" to {level}"
+        case Bootstrap():
+            stages = f"{attribute.to_coefficients} and {attribute.to_slots} stages"
+            return f" {attribute.series}: to {attribute.level} in {stages}"
         case None:
             return ""
 

@@ -17,11 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit import precision
+from tacit.bootstrap import Bootstrap
+from tacit.bootstrap_levels import bootstrap_deviation, raised_level
 from tacit.circuit import Chebyshev, LinearPlan, Plain, ValueType, WeightedSumPlan
 from tacit.decompose import chebyshev_by_powers, linear_by_rotations, weighted_sum_by_scalars
 from tacit.errors import InputShapeError
+from tacit.fourier import evaluate_series
 from tacit.params import CryptoParams
 from tacit.type_rules import (
+    bootstrapped_type,
     combination_type,
     dropped_type,
     product_type,
@@ -186,6 +190,17 @@ class ClearEvaluator:
         """Evaluate a polynomial in the Chebyshev basis."""
         name = polynomial.coefficients
         return chebyshev_by_powers(self, a, constants[name], key=name)
+
+    def bootstrap(
+        self, a: ClearCiphertext, plan: Bootstrap, constants: Mapping[str, Floats]
+    ) -> ClearCiphertext:
+        """Evaluate the series: outside its range too, where it repeats by its period."""
+        to = bootstrapped_type(a.type, plan)
+        series = constants[plan.series]
+        raised_level(self._params, plan, len(series[0]) - 1)
+        values = evaluate_series(series, a.values, plan.period)
+        deviation = bootstrap_deviation(self._params, plan, series) if self._noise else 0.0
+        return self._made(self._disturb(values, deviation), to)
 
     def _made(self, values: Floats, to: ValueType) -> ClearCiphertext:
         limit = self._limits.get(to, math.inf)

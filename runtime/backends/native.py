@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tacit.bootstrap import Bootstrap
 from tacit.circuit import Chebyshev, LinearPlan, Plain, ValueType, WeightedSumPlan
 from tacit.decompose import chebyshev_by_powers
 from tacit.errors import CircuitError, KeyMismatchError
@@ -211,6 +212,21 @@ class NativeEvaluator:
         """Evaluate a polynomial in the Chebyshev basis on [-1, 1]."""
         name = polynomial.coefficients
         return chebyshev_by_powers(self, a, constants[name], key=name)
+
+    def bootstrap(
+        self, a: NativeCiphertext, plan: Bootstrap, constants: Mapping[str, Floats]
+    ) -> NativeCiphertext:
+        """Raise the level, and apply a function to slots in [-1/2, 1/2).
+
+        Raises:
+            UnknownKeyError: a key is missing.
+            LevelError: the input's level is too low, or the parameters have too few levels.
+        """
+        from tacit.runtime.backends.native_bootstrap import bootstrap
+        from tacit.runtime.backends.native_complex import ComplexEvaluator
+
+        self._check(a)
+        return bootstrap(ComplexEvaluator(self), a, plan, constants)
 
     def _folded(self, a: NativeCiphertext, steps: Sequence[int]) -> NativeCiphertext:
         """Return `a` plus its rotations by all steps."""

@@ -14,6 +14,7 @@ from tacit.errors import CircuitError
 from tacit.kernels import encode
 from tacit.kernels.devices import open_kernels
 from tacit.kernels.limb_kernels import Galois, LimbArray, LimbKernels, Words
+from tacit.kernels.modulus_raising import ModulusRaising
 from tacit.packed_rows import memory_of_row
 from tacit.params import CryptoParams
 from tacit.runtime.backends.native_plaintexts import PlaintextCache
@@ -63,8 +64,16 @@ class NativeEngine:
         row = _halves(params.n, len(params.special_moduli))
         self.halves = self.kernels.transform(np.tile(row, (len(params.moduli), 1)))
         self.plaintexts = PlaintextCache(cache_bytes)
+        self._raising: ModulusRaising | None = None
         self._galois: dict[int, Galois] = {}
         self._lock = threading.Lock()
+
+    def raising(self) -> ModulusRaising:
+        """Return what raises the modulus, made once."""
+        with self._lock:
+            if self._raising is None:
+                self._raising = ModulusRaising(self.params)
+            return self._raising
 
     def galois(self, element: int) -> Galois:
         """Return X -> X^element, prepared once.

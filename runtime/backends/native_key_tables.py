@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from tacit.errors import KeyMismatchError, UnknownKeyError
 from tacit.kernels.automorphism import rotation_element
-from tacit.kernels.limb_kernels import LimbArray
+from tacit.kernels.limb_kernels import KeyTable, LimbArray, Words
 from tacit.runtime.backends.native_keys import NativeKeys, SwitchKeys
+
+K = TypeVar("K")
 
 
 class KeyTables:
@@ -65,6 +68,32 @@ class KeyTables:
         element = rotation_element(self.engine.params.log_n, steps)
         return self._find(element, batch, lambda client: client.rotation_key(steps))
 
+    def conjugation(self, batch: int) -> SwitchKeys:
+        """Return the Galois keys for conjugation.
+
+        Raises:
+            UnknownKeyError: one is missing.
+        """
+        element = 2 * self.engine.params.n - 1
+        return self._find(element, batch, lambda client: client.conjugation_key())
+
+    def to_sparse(self, batch: int) -> list[Words]:
+        """Return the keys to each entry's sparse secret, in the host's memory.
+
+        Raises:
+            UnknownKeyError: one is missing.
+        """
+        return self._of_each(batch, lambda client: client.sparse_keys()[0])
+
+    def from_sparse(self, batch: int) -> KeyTable:
+        """Return the keys from the sparse secrets.
+
+        Raises:
+            UnknownKeyError: one is missing.
+        """
+        keys = self._of_each(batch, lambda client: client.sparse_keys()[1])
+        return self.engine.kernels.key_table(keys)
+
     def _find(
         self, element: int, batch: int, find: Callable[[NativeKeys], LimbArray]
     ) -> SwitchKeys:
@@ -76,9 +105,9 @@ class KeyTables:
             self._found[element, batch] = found
         return found
 
-    def _of_each(self, batch: int, find: Callable[[NativeKeys], LimbArray]) -> list[LimbArray]:
+    def _of_each(self, batch: int, find: Callable[[NativeKeys], K]) -> list[K]:
         clients = self._keys if len(self._keys) > 1 else self._keys * batch
-        found = []
+        found: list[K] = []
         for entry, client in enumerate(clients):
             try:
                 found.append(find(client))

@@ -17,7 +17,8 @@ from tacit.errors import (
     UnknownKeyError,
 )
 from tacit.kernels.automorphism import rotation_element
-from tacit.kernels.limb_kernels import Galois, KeyTable, LimbArray
+from tacit.kernels.limb_kernels import Galois, KeyTable, LimbArray, Words
+from tacit.params import SecretDistribution
 from tacit.runtime.backends.native_ciphertext import NativeCiphertext
 from tacit.runtime.backends.native_engine import NativeEngine
 from tacit.wire import Ciphertext, EvaluationKey, KeyKind
@@ -50,7 +51,10 @@ class NativeKeys:
         key_id: names the key set.
         relinearization: shape (2, dnum, limbs of Q + limbs of P, N), in the device's memory, or
             None.
-        rotations: such keys by Galois element.
+        rotations: such keys by Galois element; 2N - 1 is conjugation.
+        to_sparse: from the secret to its sparse one, shape (2, 1, 3, N), modulo q_0 and the two
+            primes of `encapsulation_moduli`, in the host's memory; or None.
+        from_sparse: back again, as `relinearization`.
         prepared: what `native_key_tables` made of these keys for batches of this client alone.
     """
 
@@ -58,12 +62,15 @@ class NativeKeys:
     key_id: bytes
     relinearization: LimbArray | None = field(default=None, repr=False)
     rotations: Mapping[int, LimbArray] = field(default_factory=dict, repr=False)
+    to_sparse: Words | None = field(default=None, repr=False)
+    from_sparse: LimbArray | None = field(default=None, repr=False)
     prepared: dict[tuple[int, int], SwitchKeys] = field(default_factory=dict, repr=False)
 
     @property
     def size_bytes(self) -> int:
         """Bytes of all keys."""
-        own = 0 if self.relinearization is None else self.relinearization.nbytes
+        single = (self.relinearization, self.to_sparse, self.from_sparse)
+        own = sum(key.nbytes for key in single if key is not None)
         return own + sum(key.nbytes for key in self.rotations.values())
 
     def relinearization_key(self) -> LimbArray:
@@ -87,6 +94,27 @@ class NativeKeys:
             raise UnknownKeyError(f"a Galois key for rotations by {steps} slots {_NEEDED}")
         return key
 
+    def conjugation_key(self) -> LimbArray:
+        """Return the key for the complex conjugation of slots.
+
+        Raises:
+            UnknownKeyError: there is none.
+        """
+        key = self.rotations.get(2 * self.engine.params.n - 1)
+        if key is None:
+            raise UnknownKeyError(f"a Galois key for conjugation {_NEEDED}")
+        return key
+
+    def sparse_keys(self) -> tuple[Words, LimbArray]:
+        """Return the keys to the sparse secret and back.
+
+        Raises:
+            UnknownKeyError: one of them is missing.
+        """
+        if self.to_sparse is None or self.from_sparse is None:
+            raise UnknownKeyError(f"keys to the sparse secret and back {_NEEDED}")
+        return self.to_sparse, self.from_sparse
+
     def check(self, circuit: Circuit) -> None:
         """Check that all keys are there that a circuit needs.
 
@@ -97,6 +125,10 @@ class NativeKeys:
             self.relinearization_key()
         for steps in sorted(circuit.rotations):
             self.rotation_key(steps)
+        if circuit.bootstraps:
+            self.conjugation_key()
+            if self.engine.params.secret is SecretDistribution.SPARSE_ENCAPSULATED:
+                self.sparse_keys()
 
     def evaluator(self, circuit: Circuit) -> NativeEvaluator:
         """Make the evaluator of one circuit, its constants encoded in the engine that all share."""
@@ -175,21 +207,32 @@ def load_keys(engine: NativeEngine, key_id: bytes, keys: Iterable[EvaluationKey]
         ParameterMismatchError: a key for other parameters, or of another shape.
     """
     params = engine.params
-    shape = (2, params.dnum, len(params.moduli) + len(params.special_moduli), params.n)
-    relinearization: LimbArray | None = None
+    full = (2, params.dnum, len(params.moduli) + len(params.special_moduli), params.n)
+    single: dict[KeyKind, LimbArray] = {}
+    to_sparse: Words | None = None
     rotations: dict[int, LimbArray] = {}
     for key in keys:
         if key.params_digest != params.digest:
             raise ParameterMismatchError("an evaluation key made for other parameters")
+        shape = (2, 1, 3, params.n) if key.kind is KeyKind.TO_SPARSE else full
         if key.limbs.shape != shape:
             raise ParameterMismatchError(f"a key of shape {shape} expected, got {key.limbs.shape}")
-        limbs = engine.kernels.upload_key(key.limbs)
-        if key.kind is KeyKind.RELINEARIZATION:
-            relinearization = limbs
-        else:
-            engine.galois(key.galois_element)
-            rotations[key.galois_element] = limbs
-    return NativeKeys(engine, key_id, relinearization, rotations)
+        match key.kind:
+            case KeyKind.TO_SPARSE:
+                to_sparse = np.ascontiguousarray(key.limbs, dtype=np.uint64)
+            case KeyKind.ROTATION:
+                engine.galois(key.galois_element)
+                rotations[key.galois_element] = engine.kernels.upload_key(key.limbs)
+            case _:
+                single[key.kind] = engine.kernels.upload_key(key.limbs)
+    return NativeKeys(
+        engine,
+        key_id,
+        single.get(KeyKind.RELINEARIZATION),
+        rotations,
+        to_sparse,
+        single.get(KeyKind.FROM_SPARSE),
+    )
 
 
 def evaluator_for(keys: Sequence[NativeKeys], circuit: Circuit) -> NativeEvaluator:
@@ -203,9 +246,11 @@ def evaluator_for(keys: Sequence[NativeKeys], circuit: Circuit) -> NativeEvaluat
         KeyMismatchError: no keys, or keys of different engines.
     """
     from tacit.runtime.backends.native import NativeEvaluator
+    from tacit.runtime.backends.native_bootstrap import prepare
 
     evaluator = NativeEvaluator(keys)
     keys[0].engine.prepare(circuit)
+    prepare(keys[0].engine, circuit)
     return evaluator
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tacit.circuit import Circuit, execute
-from tacit.errors import InternalError
+from tacit.errors import CircuitError, InternalError
 from tacit.kernels.cuda.device import DriverDevice
 from tacit.kernels.cuda.keys import CudaKeyTable
 from tacit.kernels.cuda.limb_kernels import CudaKernels
@@ -31,6 +31,7 @@ class RecordedCircuit:
         inputs: an example, of levels and degrees as they will come.
 
     Raises:
+        CircuitError: it bootstraps: raising the modulus needs the host in between.
         UnknownKeyError: a key is missing.
         OutOfMemoryError: working memory or keys do not fit.
     """
@@ -43,6 +44,8 @@ class RecordedCircuit:
         keys: Sequence[NativeKeys],
         inputs: Sequence[NativeCiphertext],
     ) -> None:
+        if circuit.bootstraps:
+            raise CircuitError("a circuit that bootstraps cannot be recorded: run it as it is")
         self._circuit = circuit
         self._kernels = kernels
         self._batch = len(keys)

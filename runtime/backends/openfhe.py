@@ -18,15 +18,18 @@ import numpy as np
 import openfhe
 from numpy.typing import NDArray
 
+from tacit.bootstrap import Bootstrap
 from tacit.circuit import Chebyshev, Circuit, LinearPlan, Plain, ValueType, WeightedSumPlan
 from tacit.decompose import chebyshev_by_powers
 from tacit.errors import LevelError
 from tacit.params import CryptoParams
+from tacit.runtime.backends.openfhe_bootstrap import Bootstrapping
 from tacit.runtime.backends.openfhe_calls import call, call_with_key
 from tacit.runtime.backends.openfhe_plaintexts import PlaintextBudget, PlaintextCache
 from tacit.runtime.backends.openfhe_rotations import Rotations
 from tacit.runtime.backends.openfhe_rounding import RotationCorrection
 from tacit.type_rules import (
+    bootstrapped_type,
     combination_type,
     dropped_type,
     product_type,
@@ -76,6 +79,9 @@ class OpenFHEEvaluator:
         if circuit is not None:
             self._plaintexts.prepare(circuit)
         correction = RotationCorrection(params, context) if correct_rotations else None
+        self._bootstrapping = Bootstrapping(params, context)
+        if circuit is not None:
+            self._prepare_bootstraps(circuit)
         self._rotations = Rotations(params, context, correction)
 
     def type_of(self, a: openfhe.Ciphertext) -> ValueType:
@@ -186,6 +192,11 @@ class OpenFHEEvaluator:
             total = self._rotations.total([(total, (step,)), (sums.pop((output, giant)), (0,))])
         return self._rotations.total([(total, (giant,))]) if giant else total
 
+    def _prepare_bootstraps(self, circuit: Circuit) -> None:
+        for node in circuit.nodes:
+            if isinstance(node.attribute, Bootstrap):
+                self._bootstrapping.prepare(node.attribute)
+
     def _diagonal_sums(
         self, inputs: Sequence[openfhe.Ciphertext], plan: LinearPlan, rows: Floats, at: ValueType
     ) -> dict[tuple[int, int], openfhe.Ciphertext]:
@@ -244,6 +255,24 @@ class OpenFHEEvaluator:
         """Evaluate a polynomial in the Chebyshev basis on [-1, 1]."""
         name = polynomial.coefficients
         return chebyshev_by_powers(self, a, constants[name], key=name)
+
+    def bootstrap(
+        self, a: openfhe.Ciphertext, plan: Bootstrap, constants: Mapping[str, Floats]
+    ) -> openfhe.Ciphertext:
+        """Raise the level, and apply a function to slots in [-1/2, 1/2).
+
+        Raises:
+            LevelError: OpenFHE needs more levels than the parameters have.
+        """
+        to = bootstrapped_type(self.type_of(a), plan)
+        made = self._bootstrapping.apply(a, plan, constants[plan.series])
+        found = self.type_of(made)
+        if found.level < to.level:
+            raise LevelError(
+                f"OpenFHE bootstraps to level {found.level}, the circuit wants {to.level}: use a "
+                f"depth greater by {to.level - found.level}, or the native backend"
+            )
+        return self._checked(made if found == to else self.drop(made, to.level), to)
 
     def _operand(self, plain: Plain, at: ValueType) -> float | openfhe.Plaintext:
         return float(plain.values) if plain.is_scalar else self._plaintexts.encode(plain, at)

@@ -17,7 +17,11 @@ from tacit.circuit import Circuit
 from tacit.errors import InternalError, KeyMismatchError
 from tacit.openfhe_bytes import ForeignCiphertext, read_ciphertext, write_ciphertext
 from tacit.openfhe_context import Template, template_from_context
-from tacit.openfhe_keys import write_automorphism_keys, write_relinearization_key
+from tacit.openfhe_keys import (
+    write_automorphism_keys,
+    write_relinearization_key,
+    write_sparse_key,
+)
 from tacit.params import CryptoParams
 from tacit.runtime.backends.openfhe import DEFAULT_PLAINTEXT_BYTES, OpenFHEEvaluator
 from tacit.runtime.backends.openfhe_parameters import make_context
@@ -126,9 +130,12 @@ def _load(params: CryptoParams, template: Template, tag: str, key: EvaluationKey
         if key.kind is KeyKind.RELINEARIZATION:
             archive = write_relinearization_key(template, tag, special, key.limbs)
             loaded = openfhe.DeserializeEvalMultKeyString(archive, openfhe.BINARY)
-        else:
+        elif key.kind is KeyKind.ROTATION:
             limbs = {key.galois_element: key.limbs}
             archive = write_automorphism_keys(template, tag, special, limbs)
+            loaded = openfhe.DeserializeEvalAutomorphismKeyString(archive, openfhe.BINARY)
+        else:
+            archive = write_sparse_key(template, tag, special, key.galois_element, key.limbs)
             loaded = openfhe.DeserializeEvalAutomorphismKeyString(archive, openfhe.BINARY)
     except RuntimeError as error:
         raise InternalError(f"OpenFHE refused an evaluation key: {error}") from error

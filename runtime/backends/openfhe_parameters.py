@@ -6,14 +6,20 @@ import openfhe
 
 from tacit.errors import ParameterError
 from tacit.openfhe_context import template_from_context
-from tacit.params import CryptoParams
+from tacit.params import CryptoParams, SecretDistribution
 
 _FEATURES = (
     openfhe.PKESchemeFeature.PKE,
     openfhe.PKESchemeFeature.KEYSWITCH,
     openfhe.PKESchemeFeature.LEVELEDSHE,
     openfhe.PKESchemeFeature.ADVANCEDSHE,  # weighted sums
+    openfhe.PKESchemeFeature.FHE,  # bootstrapping
 )
+_DISTRIBUTIONS = {
+    SecretDistribution.UNIFORM_TERNARY: openfhe.SecretKeyDist.UNIFORM_TERNARY,
+    SecretDistribution.SPARSE_TERNARY: openfhe.SecretKeyDist.SPARSE_TERNARY,
+    SecretDistribution.SPARSE_ENCAPSULATED: openfhe.SecretKeyDist.SPARSE_ENCAPSULATED,
+}
 
 
 def make_context(params: CryptoParams) -> openfhe.CryptoContext:
@@ -59,7 +65,7 @@ def check_context(params: CryptoParams, context: openfhe.CryptoContext) -> None:
 
 def _settings(params: CryptoParams) -> openfhe.CCParamsCKKSRNS:
     settings = openfhe.CCParamsCKKSRNS()
-    settings.SetSecretKeyDist(openfhe.SecretKeyDist.UNIFORM_TERNARY)
+    settings.SetSecretKeyDist(_DISTRIBUTIONS[params.secret])
     settings.SetSecurityLevel(openfhe.SecurityLevel.HEStd_NotSet)
     settings.SetRingDim(params.n)
     settings.SetBatchSize(params.slots)

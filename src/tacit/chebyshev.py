@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable
 from enum import Enum
 from functools import cache
-from typing import Generic
+from typing import Any, Generic
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tacit.circuit import C, Evaluator, Plain
 
 Floats = NDArray[np.float64]
+Numbers = NDArray[np.inexact[Any]]
 
 # Relative costs, from OpenFHE at N = 2^13: a product with relinearisation, a rescaling, a product
 # with a scalar.
@@ -43,7 +44,7 @@ def chebyshev_depth(degree: int) -> int:
 
 
 def chebyshev_by_powers(
-    evaluator: Evaluator[C], a: C, coefficients: Floats, *, key: str = "chebyshev"
+    evaluator: Evaluator[C], a: C, coefficients: Numbers, *, key: str = "chebyshev"
 ) -> C:
     """Evaluate sum_k coefficients[k] T_k(a) in exactly `chebyshev_depth` levels.
 
@@ -53,13 +54,14 @@ def chebyshev_by_powers(
     Args:
         evaluator: the backend.
         a: degree 1, stored values in [-1, 1].
-        coefficients: shape (degree + 1,); trailing zeros are ignored.
+        coefficients: shape (degree + 1,); trailing zeros are ignored. Complex ones only for an
+            evaluator that takes complex scalars.
         key: prefix for the names of the constants, for caches.
 
     Raises:
         LevelError: fewer levels left than `chebyshev_depth`.
     """
-    c = _trim(np.asarray(coefficients, dtype=np.float64))
+    c = _trim(_numbers(coefficients))
     program = _Program(evaluator, a, key, chebyshev_powers(len(c) - 1, _parity(c) is _Parity.ODD))
     if len(c) == 2 or np.any(c[3::2]):
         return program.block(c, chebyshev_depth(len(c) - 1))
@@ -68,8 +70,21 @@ def chebyshev_by_powers(
     inner = _Program(evaluator, square, key, chebyshev_powers(len(half) - 1, odd=False))
     budget = chebyshev_depth(len(half) - 1)
     level = evaluator.type_of(square).level - budget + 1
-    linear = program.scaled(1, level, float(c[1])) if c[1] else None
+    linear = program.scaled(1, level, c[1].item()) if c[1] else None
     return inner.block(half, budget, linear)
+
+
+def polynomial_by_powers(
+    evaluator: Evaluator[C], a: C, coefficients: Numbers, *, key: str = "powers"
+) -> C:
+    """Evaluate sum_k coefficients[k] a^k in exactly `chebyshev_depth` levels.
+
+    Meant for values on the unit circle, whose powers neither grow nor vanish; arguments and errors
+    as for `chebyshev_by_powers`.
+    """
+    c = _trim(_numbers(coefficients))
+    program = _PowerProgram(evaluator, a, key, chebyshev_powers(len(c) - 1, odd=False))
+    return program.block(c, chebyshev_depth(len(c) - 1))
 
 
 class _Program(Generic[C]):
@@ -101,11 +116,11 @@ class _Program(Generic[C]):
         less = self._ev.multiply_plain(self.power(a - b, own + 1), self._scalar(-1.0))
         return self._ev.rescale(self._ev.add(double, less))
 
-    def scaled(self, k: int, level: int, factor: float) -> C:
+    def scaled(self, k: int, level: int, factor: float | complex) -> C:
         """Return factor T_k(a) at `level`, degree 2."""
         return self._ev.multiply_plain(self.power(k, level), self._scalar(factor))
 
-    def block(self, c: Floats, budget: int, addend: C | None = None) -> C:
+    def block(self, c: Numbers, budget: int, addend: C | None = None) -> C:
         """Evaluate sum_k c_k T_k at exactly `budget` levels below the top.
 
         `addend`, of degree 2 and one level above the result, is added.
@@ -118,24 +133,24 @@ class _Program(Generic[C]):
             if g is None:
                 total = self._add(total, self._leaf(c, level))
                 break
-            quotient, c = _divide(c, g)
+            quotient, c = self._divide(c, g)
             total = self._add(total, self._times_power(quotient, g, budget))
             c = _trim(c)
         if total is None:
             total = self._ev.multiply_plain(self.power(1, level), self._scalar(0.0))
         result = self._ev.rescale(total)
-        return self._ev.add_plain(result, self._scalar(float(c[0]))) if c[0] else result
+        return self._ev.add_plain(result, self._scalar(c[0].item())) if c[0] else result
 
-    def _times_power(self, quotient: Floats, g: int, budget: int) -> C:
+    def _times_power(self, quotient: Numbers, g: int, budget: int) -> C:
         power = self.power(g, self._top - budget + 1)
         if np.any(quotient[1:]):
             return self._ev.multiply(self.block(quotient, budget - 1), power)
-        return self._ev.multiply_plain(power, self._scalar(float(quotient[0])))
+        return self._ev.multiply_plain(power, self._scalar(quotient[0].item()))
 
-    def _leaf(self, c: Floats, level: int) -> C:
+    def _leaf(self, c: Numbers, level: int) -> C:
         total: C | None = None
         for k in np.flatnonzero(c[1:]) + 1:
-            plain = self._scalar(float(c[k]))
+            plain = self._scalar(c[k].item())
             total = self._add(total, self._ev.multiply_plain(self.power(int(k), level), plain))
         assert total is not None
         return total
@@ -143,26 +158,46 @@ class _Program(Generic[C]):
     def _add(self, total: C | None, term: C) -> C:
         return term if total is None else self._ev.add(total, term)
 
-    def _scalar(self, value: float) -> Plain:
+    def _divide(self, c: Numbers, g: int) -> tuple[Numbers, Numbers]:
+        return _divide(c, g)
+
+    def _scalar(self, value: float | complex) -> Plain:
         return Plain(f"{self._key}:{value!r}", np.asarray(value))
 
 
-def _trim(c: Floats) -> Floats:
+class _PowerProgram(_Program[C]):
+    """The same with a^k in place of T_k(a)."""
+
+    def _make(self, k: int, own: int) -> C:
+        a, b = _split(k, self._prepared)
+        product = self._ev.multiply(self.power(a, own + 1), self.power(b, own + 1))
+        return self._ev.rescale(product)
+
+    def _divide(self, c: Numbers, g: int) -> tuple[Numbers, Numbers]:
+        return c[g:], c[:g]
+
+
+def _numbers(coefficients: Numbers) -> Numbers:
+    kind = np.complex128 if np.iscomplexobj(coefficients) else np.float64
+    return np.asarray(coefficients, dtype=kind)
+
+
+def _trim(c: Numbers) -> Numbers:
     """Cut trailing zeros, but keep two coefficients."""
     last = int(np.max(np.flatnonzero(c), initial=1))
     return np.pad(c, (0, max(0, 2 - len(c))))[: last + 1]
 
 
-def _parity(c: Floats) -> _Parity:
+def _parity(c: Numbers) -> _Parity:
     if not np.any(c[2::2]):
         return _Parity.ODD
     return _Parity.FULL if np.any(c[1::2]) else _Parity.EVEN
 
 
-def _divide(c: Floats, g: int) -> tuple[Floats, Floats]:
+def _divide(c: Numbers, g: int) -> tuple[Numbers, Numbers]:
     """Divide sum_k c_k T_k by T_g; uses T_k = 2 T_g T_(k-g) - T_|k-2g|, highest k first."""
     remainder = c.copy()
-    quotient = np.zeros(len(c) - g)
+    quotient = np.zeros(len(c) - g, dtype=c.dtype)
     for k in range(len(c) - 1, g, -1):
         quotient[k - g] += 2.0 * remainder[k]
         remainder[abs(k - 2 * g)] -= remainder[k]

@@ -21,6 +21,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tacit.bootstrap import Bootstrap
 from tacit.errors import CircuitError, TacitError
 from tacit.linear_plan import LinearPlan as LinearPlan
 from tacit.linear_plan import LinearTerm as LinearTerm
@@ -43,6 +44,7 @@ class Op(str, Enum):
     LINEAR = "linear"
     WEIGHTED_SUM = "weighted_sum"
     CHEBYSHEV = "chebyshev"
+    BOOTSTRAP = "bootstrap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ class ToLevel:
     level: int
 
 
-Attribute = None | LinearPlan | WeightedSumPlan | Chebyshev | Constant | Steps | ToLevel
+Attribute = None | LinearPlan | WeightedSumPlan | Chebyshev | Constant | Steps | ToLevel | Bootstrap
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,12 +190,20 @@ class Circuit:
                 steps |= node.attribute.rotations()
             elif isinstance(node.attribute, Steps):
                 steps.add(node.attribute.count)
+            elif isinstance(node.attribute, Bootstrap):
+                steps |= node.attribute.rotations(self.slots)
         return frozenset(step % self.slots for step in steps) - {0}
 
     @property
     def needs_relinearization(self) -> bool:
         """Tell whether two ciphertexts are ever multiplied."""
-        return any(node.op in (Op.MULTIPLY, Op.CHEBYSHEV) for node in self.nodes)
+        products = (Op.MULTIPLY, Op.CHEBYSHEV, Op.BOOTSTRAP)
+        return any(node.op in products for node in self.nodes)
+
+    @property
+    def bootstraps(self) -> bool:
+        """Tell whether it needs the keys of bootstrapping: conjugation, and a sparse secret's."""
+        return any(node.op is Op.BOOTSTRAP for node in self.nodes)
 
 
 C = TypeVar("C")
@@ -205,7 +215,8 @@ class Evaluator(Protocol[C]):
     Rules of level l and degree d: add and subtract need equal types; multiply and multiply_plain
     need degree 1 and give degree 2 at the same level; rescale takes (l, 2) to (l - 1, 1); drop
     takes (l, 1) to (l', 1) with l' < l and the scale of l'; rotations, negate and add_plain keep
-    the type; linear and weighted_sum need (l, 1) and give (l - 1, 1). Multiplying needs l >= 1.
+    the type; linear and weighted_sum need (l, 1) and give (l - 1, 1); bootstrap takes any (l, 1),
+    l high enough for its first stages, to the level of its plan. Multiplying needs l >= 1.
     Errors are those of `tacit.type_rules`.
     """
 
@@ -263,6 +274,10 @@ class Evaluator(Protocol[C]):
 
     def chebyshev(self, a: C, polynomial: Chebyshev, constants: Mapping[str, Floats]) -> C:
         """Evaluate a polynomial in the Chebyshev basis on [-1, 1]."""
+        ...
+
+    def bootstrap(self, a: C, plan: Bootstrap, constants: Mapping[str, Floats]) -> C:
+        """Raise the level, and apply a function to slots in [-1/2, 1/2)."""
         ...
 
     def type_of(self, a: C) -> ValueType:
@@ -343,4 +358,6 @@ def apply(
             return evaluator.weighted_sum(operands, plan, constants)
         case Op.CHEBYSHEV, Chebyshev() as polynomial:
             return [evaluator.chebyshev(operands[0], polynomial, constants)]
+        case Op.BOOTSTRAP, Bootstrap() as plan:
+            return [evaluator.bootstrap(operands[0], plan, constants)]
     raise CircuitError(f"{node.op.value} cannot carry {type(node.attribute).__name__}")

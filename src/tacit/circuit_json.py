@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from tacit.bootstrap import Bootstrap
 from tacit.circuit import (
     Attribute,
     Chebyshev,
@@ -96,6 +97,14 @@ def _attribute_to_json(attribute: Attribute) -> Json | None:
             return {"steps": count}
         case ToLevel(level):
             return {"level": level}
+        case Bootstrap():
+            return {
+                "bootstrap": attribute.series,
+                "level": attribute.level,
+                "log_slots": attribute.log_slots,
+                "stages": [attribute.to_coefficients, attribute.to_slots],
+                "period": attribute.period,
+            }
 
 
 def _attribute_from_json(fields: object) -> Attribute:
@@ -122,6 +131,14 @@ def _attribute_from_json(fields: object) -> Attribute:
             return Constant(name)
         case {"steps": int(count)}:
             return Steps(count)
+        case {
+            "bootstrap": str(name),
+            "level": int(level),
+            "log_slots": int(log_slots),
+            "stages": [int(first), int(second)],
+            "period": float(period),
+        }:
+            return Bootstrap(name, level, log_slots, first, second, period)
         case {"level": int(level)}:
             return ToLevel(level)
     raise ArtifactError(f"not an operation's attribute: {fields!r:.80}")

@@ -15,6 +15,7 @@ from tacit.errors import ParameterError
 SPECIAL_PRIME_BITS = 60
 # P must exceed the largest digit of Q; OpenFHE 1.6 keeps these bits in reserve (measured).
 SPECIAL_GUARD_BITS = 4
+ENCAPSULATION_PRIME_BITS = 33
 LARGEST_PRIME_BITS = 60
 SMALLEST_SCALE_BITS = 14
 # These bases make Miller-Rabin a proof for every integer below 3.3e24 (Sorenson & Webster 2015).
@@ -69,6 +70,22 @@ def special_moduli(log_n: int, moduli: tuple[int, ...], dnum: int) -> tuple[int,
     primes: list[int] = []
     candidate = (1 << SPECIAL_PRIME_BITS) + 1  # 60 bits always exceed log2(step)
     while len(primes) < count:
+        candidate = _prime_below(candidate, step)
+        if candidate not in moduli:
+            primes.append(candidate)
+    return tuple(primes)
+
+
+def encapsulation_moduli(log_n: int, moduli: tuple[int, ...]) -> tuple[int, ...]:
+    """Choose the two auxiliary primes under which OpenFHE 1.6.1 switches to a sparse secret.
+
+    They are the largest of 33 bits that are not in Q; with q_0 they are the only moduli at which
+    the sparse secret of an encapsulated one exists.
+    """
+    step = 2 << log_n
+    primes: list[int] = []
+    candidate = (1 << ENCAPSULATION_PRIME_BITS) + 1
+    while len(primes) < 2:
         candidate = _prime_below(candidate, step)
         if candidate not in moduli:
             primes.append(candidate)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.errors import ForeignBytesError
-from tacit.moduli import smallest_root
+from tacit.moduli import encapsulation_moduli, smallest_root
 from tacit.openfhe_archive import ArchiveReader, ArchiveWriter
 from tacit.openfhe_context import PolynomialBasis, Template
 from tacit.openfhe_polynomials import (
@@ -30,10 +30,13 @@ from tacit.openfhe_polynomials import (
 
 __all__ = [
     "ForeignKey",
+    "SparseKeys",
     "read_automorphism_keys",
     "read_relinearization_key",
+    "read_sparse_keys",
     "write_automorphism_keys",
     "write_relinearization_key",
+    "write_sparse_key",
 ]
 
 _KEY_TYPE = "lbcrypto::EvalKeyRelinImpl<lbcrypto::DCRTPoly>"
@@ -57,6 +60,19 @@ class ForeignKey:
     key_tag: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SparseKeys:
+    """The keys of an encapsulated sparse secret.
+
+    Attributes:
+        to_sparse: limbs of shape (2, 1, 3, N): modulo q_0 and two primes of its own.
+        from_sparse: back, over all moduli.
+    """
+
+    to_sparse: ForeignKey
+    from_sparse: ForeignKey
+
+
 def read_relinearization_key(archive: bytes) -> tuple[ForeignKey, Template]:
     """Read the archive of one key tag's relinearisation key, and its context as a template.
 
@@ -72,8 +88,14 @@ def read_relinearization_key(archive: bytes) -> tuple[ForeignKey, Template]:
     return key, known.template
 
 
-def read_automorphism_keys(archive: bytes) -> tuple[dict[int, ForeignKey], Template]:
+def read_automorphism_keys(
+    archive: bytes, *, sparse: bool = False
+) -> tuple[dict[int, ForeignKey], Template]:
     """Read the archive of one key tag's automorphism keys, and its context as a template.
+
+    Args:
+        archive: of one key tag.
+        sparse: pass over the keys of an encapsulated secret, which are refused otherwise.
 
     Returns:
         Keys by Galois element (odd, below 2N), and the template.
@@ -81,6 +103,36 @@ def read_automorphism_keys(archive: bytes) -> tuple[dict[int, ForeignKey], Templ
     Raises:
         ForeignBytesError: not such an archive as OpenFHE 1.4-1.6 writes it.
     """
+    keys, template = _read_key_map(archive)
+    order = 2 << template.log_n
+    for element in (order - 4, order - 2) if sparse else ():
+        keys.pop(element, None)
+    for element in keys:
+        if not _is_galois_element(element, template.log_n):
+            raise ForeignBytesError(f"{element} is not a Galois element of the ring")
+    return keys, template
+
+
+def read_sparse_keys(archive: bytes) -> SparseKeys:
+    """Read the switching keys that bootstrapping of encapsulated secrets needs.
+
+    OpenFHE makes them with the rotation keys of a bootstrap and keeps them among these, under the
+    even numbers 2N - 4 (to the sparse secret) and 2N - 2 (back). The other keys are passed over.
+
+    Raises:
+        ForeignBytesError: not an archive of automorphism keys, or one without these two.
+    """
+    keys, template = _read_key_map(archive)
+    there, back = (keys.get((2 << template.log_n) - less) for less in (4, 2))
+    if there is None or back is None:
+        raise ForeignBytesError("an archive without the keys of an encapsulated secret")
+    own = encapsulation_moduli(template.log_n, template.moduli)
+    if there.limbs.shape[1] != 1 or there.special_moduli != own:
+        raise ForeignBytesError(f"a key to a sparse secret has one digit over q_0 and {own}")
+    return SparseKeys(there, back)
+
+
+def _read_key_map(archive: bytes) -> tuple[dict[int, ForeignKey], Template]:
     reader = ArchiveReader(archive)
     reader.expect("number of key tags", reader.u64(), 1)
     key_tag = reader.text()
@@ -93,9 +145,10 @@ def read_automorphism_keys(archive: bytes) -> tuple[dict[int, ForeignKey], Templ
     known: KnownObjects | None = None
     for _ in range(count):
         element = reader.u32()
-        key, known = _read_key(reader, known, key_tag)
-        if element in keys or not _is_galois_element(element, known.template.log_n):
-            raise ForeignBytesError(f"{element} is not a new Galois element of the ring")
+        # The key to a sparse secret carries that secret's tag.
+        key, known = _read_key(reader, known, key_tag if element % 2 else None)
+        if element in keys:
+            raise ForeignBytesError(f"two keys for {element}")
         keys[element] = key
     reader.end()
     if known is None:
@@ -155,14 +208,54 @@ def write_automorphism_keys(
     return writer.archive()
 
 
+def write_sparse_key(
+    template: Template,
+    key_tag: str,
+    special_moduli: tuple[int, ...],
+    element: int,
+    limbs: NDArray[np.uint64],
+) -> bytes:
+    """Write one key of an encapsulated secret for `DeserializeEvalAutomorphismKeyString`.
+
+    Args:
+        template: of the context the key is for.
+        key_tag: 1 to 256 ASCII characters.
+        special_moduli: the primes of P.
+        element: 2N - 4 for the key to the sparse secret, 2N - 2 for the one back.
+        limbs: shape (2, 1, 3, N), or that of a relinearisation key; checked.
+
+    Raises:
+        ForeignBytesError: limbs that do not fit the moduli, or another element.
+    """
+    order = 2 << template.log_n
+    if element not in (order - 4, order - 2):
+        raise ForeignBytesError(f"{element} names no key of an encapsulated secret")
+    small = element == order - 4
+    special = encapsulation_moduli(template.log_n, template.moduli) if small else special_moduli
+    writer = _start(key_tag)
+    writer.new_pointer()
+    writer.u64(1)
+    writer.u32(element)
+    _KeyWriter(writer, template, special, key_tag, small=small).write(limbs)
+    return writer.archive()
+
+
 class _KeyWriter:
     """Writes keys into one archive; the first one carries the context and the basis QP."""
 
     def __init__(
-        self, writer: ArchiveWriter, template: Template, special: tuple[int, ...], key_tag: str
+        self,
+        writer: ArchiveWriter,
+        template: Template,
+        special: tuple[int, ...],
+        key_tag: str,
+        *,
+        small: bool = False,
     ) -> None:
-        moduli = (*template.moduli, *special)
-        roots = template.basis.roots + tuple(smallest_root(p, template.log_n) for p in special)
+        own = 1 if small else len(template.moduli)
+        moduli = (*template.moduli[:own], *special)
+        added = tuple(smallest_root(p, template.log_n) for p in special)
+        roots = template.basis.roots[:own] + added
         self._writer = writer
         self._template = template
         self._basis = PolynomialBasis(template.log_n, moduli, roots, ())
@@ -205,7 +298,7 @@ def _start(key_tag: str) -> ArchiveWriter:
 
 
 def _read_key(
-    reader: ArchiveReader, known: KnownObjects | None, key_tag: str
+    reader: ArchiveReader, known: KnownObjects | None, key_tag: str | None
 ) -> tuple[ForeignKey, KnownObjects]:
     pointer = reader.named_pointer(_KEY_TYPE)
     if pointer is None or not pointer.defined_here:
@@ -213,18 +306,19 @@ def _read_key(
     for name in _KEY_CLASSES:
         reader.version(name)
     known, tag = read_owner(reader, known)
-    if tag != key_tag:
+    if key_tag is not None and tag != key_tag:
         raise ForeignBytesError("a key under another tag than its map's")
     a, b = read_polynomials(reader, known), read_polynomials(reader, known)
     moduli, own = a.basis.moduli, known.template.moduli
     if b.basis.moduli != moduli or len(a.limbs) != len(b.limbs):
         raise ForeignBytesError("the two halves of a key do not fit")
-    if moduli[: len(own)] != own or len(moduli) == len(own):
+    small = len(moduli) == 3 and moduli[0] == own[0] and not set(moduli[1:]) & set(own)
+    if not small and (moduli[: len(own)] != own or len(moduli) == len(own)):
         raise ForeignBytesError("a key must cover Q and then P: hybrid key switching is expected")
     limbs = np.empty((2, len(a.limbs), len(moduli), 1 << a.basis.log_n), dtype=np.uint64)
     b.copy_to(limbs[0])
     a.copy_to(limbs[1])
-    return ForeignKey(limbs, moduli[len(own) :], tag), known
+    return ForeignKey(limbs, moduli[1:] if small else moduli[len(own) :], tag), known
 
 
 def _is_galois_element(element: int, log_n: int) -> bool:

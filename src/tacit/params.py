@@ -47,6 +47,11 @@ class SecretDistribution(str, Enum):
     """Distribution of the secret key's coefficients."""
 
     UNIFORM_TERNARY = "uniform ternary"
+    # 192 coefficients are not zero. Weaker than the security table assumes: for tests only.
+    SPARSE_TERNARY = "sparse ternary"
+    # Uniform, and a second, sparse key (32 coefficients) that bootstrapping uses at a modulus of
+    # two primes only (Bossuat, Troncoso-Pastoriza and Hubaux 2022).
+    SPARSE_ENCAPSULATED = "sparse encapsulated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,7 @@ class CryptoParams:
         log_first: int,
         dnum: int,
         security: Security = Security.CLASSICAL_128,
+        secret: SecretDistribution = SecretDistribution.UNIFORM_TERNARY,
     ) -> CryptoParams:
         """Choose the moduli and check the security.
 
@@ -101,6 +107,7 @@ class CryptoParams:
             chosen.moduli,
             chosen.special_moduli,
             security,
+            secret,
         )
 
     def __post_init__(self) -> None:
@@ -114,6 +121,11 @@ class CryptoParams:
             self._check_security()
 
     def _check_security(self) -> None:
+        if self.secret is SecretDistribution.SPARSE_TERNARY:
+            raise SecurityError(
+                "a sparse secret is below the security that the table promises for ternary ones: "
+                "use the encapsulated distribution"
+            )
         limit = MAX_LOG_QP_128.get(self.log_n)
         if limit is None:
             raise SecurityError(f"no security figure for N = 2^{self.log_n}: use 10..17")
@@ -186,7 +198,8 @@ class CryptoParams:
                 int(str(fields[key])) for key in _INTEGER_FIELDS
             )
             security = Security(fields["security"])
-            params = cls.choose(log_n, depth, log_scale, log_first, dnum, security)
+            secret = SecretDistribution(fields["secret"])
+            params = cls.choose(log_n, depth, log_scale, log_first, dnum, security, secret)
         except (KeyError, ValueError, TypeError) as error:
             raise ParameterError(f"not a CKKS parameter set: {error}") from error
         if params.to_json() != fields:

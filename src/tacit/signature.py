@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tacit.clear_steps import ClearStep
 from tacit.errors import ArtifactError
+from tacit.evaluation_keys import Purpose, needed_keys
 from tacit.layout import Layout
 from tacit.params import CryptoParams
 
@@ -61,6 +62,7 @@ class Plan:
         relinearization: whether it needs the relinearisation key.
         seconds: predicted evaluation time on the reference machine.
         precision_bits: predicted precision of the outputs against the float model.
+        bootstraps: whether it needs the keys of bootstrapping (`needed_keys`).
     """
 
     name: str
@@ -71,6 +73,7 @@ class Plan:
     relinearization: bool
     seconds: float
     precision_bits: float
+    bootstraps: bool = False
 
     def evaluations(self, rows: int) -> int:
         """Count the evaluations that `rows` rows need."""
@@ -115,9 +118,19 @@ class Signature:
         return any(plan.relinearization for plan in self.plans)
 
     @property
+    def bootstraps(self) -> bool:
+        """Whether some plan needs the keys of bootstrapping."""
+        return any(plan.bootstraps for plan in self.plans)
+
+    @property
+    def needed_keys(self) -> tuple[Purpose, ...]:
+        """The purpose of every evaluation key that some plan needs."""
+        return needed_keys(self.params, self.rotations, self.relinearization, self.bootstraps)
+
+    @property
     def key_bytes(self) -> int:
-        """Bytes of all evaluation keys, 8 per residue."""
-        return (len(self.rotations) + self.relinearization) * self.params.evaluation_key_bytes
+        """Bytes of all evaluation keys, 8 per residue; a small one counts as a full one."""
+        return len(self.needed_keys) * self.params.evaluation_key_bytes
 
     def plan(self, name: str) -> Plan:
         """Return the plan of that name.
@@ -154,8 +167,9 @@ class Signature:
 
     @property
     def key_config(self) -> str:
-        """SHA-256 hex of what evaluation keys depend on: parameters, rotations, relinearisation."""
+        """SHA-256 hex of what evaluation keys depend on: parameters and operations."""
         parts = [self.params.digest.hex(), list(self.rotations), self.relinearization]
+        parts += ["bootstraps"] if self.bootstraps else []
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def to_json(self) -> dict[str, object]:
@@ -210,6 +224,7 @@ def _plan_to_json(plan: Plan) -> dict[str, object]:
         "relinearization": plan.relinearization,
         "seconds": plan.seconds,
         "precision_bits": plan.precision_bits,
+        "bootstraps": plan.bootstraps,
     }
 
 
@@ -223,6 +238,7 @@ def _plan_from_json(fields: dict[str, object]) -> Plan:
         relinearization=bool(fields["relinearization"]),
         seconds=float(str(fields["seconds"])),
         precision_bits=float(str(fields["precision_bits"])),
+        bootstraps=bool(fields.get("bootstraps", False)),
     )
 
 

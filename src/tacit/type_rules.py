@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tacit.bootstrap import Bootstrap
 from tacit.circuit import ValueType
 from tacit.errors import CircuitError, LevelError
 
@@ -93,3 +94,20 @@ def combination_type(operands: Sequence[ValueType]) -> ValueType:
     for other in operands[1:]:
         product_type(operands[0], other)
     return rescaled_type(product_type(operands[0]))
+
+
+def bootstrapped_type(a: ValueType, plan: Bootstrap) -> ValueType:
+    """Return the type after a bootstrap.
+
+    Raises:
+        LevelError: fewer levels left than its first stages use up.
+        CircuitError: not of degree 1.
+    """
+    if a.degree != 1:
+        raise CircuitError("cannot bootstrap a ciphertext of degree 2: rescale it first")
+    if a.level < plan.to_coefficients:
+        raise LevelError(
+            f"cannot bootstrap a ciphertext of level {a.level}: its first stages use up "
+            f"{plan.to_coefficients}; bootstrap earlier, or in fewer stages"
+        )
+    return ValueType(plan.level, 1)

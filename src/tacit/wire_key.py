@@ -1,4 +1,8 @@
-"""Evaluation-key frames: one relinearisation or rotation key each."""
+"""Evaluation-key frames: one key each.
+
+The keys to a sparse secret and back (see `SecretDistribution.SPARSE_ENCAPSULATED`) stand under the
+even numbers 2N - 4 and 2N - 2, as in OpenFHE, where rotations have their odd Galois element.
+"""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -7,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.errors import HeaderError, KeyMismatchError, ParameterMismatchError
+from tacit.moduli import encapsulation_moduli
 from tacit.wire_frame import (
     Buffer,
     byte_view,
@@ -26,16 +31,20 @@ class KeyKind(IntEnum):
 
     RELINEARIZATION = 1
     ROTATION = 2
+    TO_SPARSE = 3
+    FROM_SPARSE = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EvaluationKey:
-    """One relinearisation or rotation key as limbs.
+    """One evaluation key as limbs.
 
     Attributes:
-        limbs: shape (2, digits, limbs of Q + limbs of P, N), uint64, NTT form, (b, a) order.
+        limbs: shape (2, digits, limbs of Q + limbs of P, N), uint64, NTT form, (b, a) order; to a
+            sparse secret (2, 1, 3, N), modulo q_0 and the two primes of `encapsulation_moduli`.
         kind: what the key does.
-        galois_element: odd, 3 to 2N - 1, for rotations; 0 for relinearisation.
+        galois_element: odd, 3 to 2N - 1, for rotations and conjugation; 0 for relinearisation;
+            2N - 4 to a sparse secret, 2N - 2 back.
         params_digest: 32 bytes that name the CKKS parameters.
     """
 
@@ -55,7 +64,7 @@ class KeyExpectation:
         moduli: primes of Q, q_0 first.
         special_moduli: primes of P.
         dnum: digits for key switching.
-        galois_elements: rotation keys accepted; None accepts every Galois element of the ring.
+        galois_elements: elements accepted, but for relinearisation; None accepts every one.
     """
 
     params_digest: bytes
@@ -64,6 +73,20 @@ class KeyExpectation:
     special_moduli: tuple[int, ...]
     dnum: int
     galois_elements: frozenset[int] | None = None
+
+
+def sparse_elements(log_n: int) -> tuple[int, int]:
+    """Return the elements of the keys to a sparse secret and back, for N = 2^log_n."""
+    return (2 << log_n) - 4, (2 << log_n) - 2
+
+
+def key_moduli(
+    kind: KeyKind, log_n: int, moduli: tuple[int, ...], special_moduli: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the moduli of a kind of key: of Q, and the special ones."""
+    if kind is KeyKind.TO_SPARSE:
+        return moduli[:1], encapsulation_moduli(log_n, moduli)
+    return moduli, special_moduli
 
 
 def encode_evaluation_key(
@@ -86,6 +109,7 @@ def encode_evaluation_key(
     """
     limbs = key.limbs
     log_n = ring_log_n(limbs, 4)
+    moduli, special_moduli = key_moduli(key.kind, log_n, moduli, special_moduli)
     if limbs.shape[0] != 2 or limbs.shape[2] != len(moduli) + len(special_moduli):
         raise HeaderError("a key has shape (2, digits, limbs of Q + limbs of P, N)")
     header = KeyHeader(
@@ -121,12 +145,14 @@ def decode_evaluation_key(frame: Buffer, expected: KeyExpectation) -> Evaluation
     check_parameters(common, header.log_n, expected.params_digest, expected.log_n)
     _check_key_fields(header)
     _check_key_dimensions(header, expected)
-    moduli = (*expected.moduli, *expected.special_moduli)
+    kind = KeyKind(header.kind)
+    own, special = key_moduli(kind, header.log_n, expected.moduli, expected.special_moduli)
+    moduli = (*own, *special)
     payload = checked_payload(view, common, header.log_n, moduli, 2 * header.digits)
     limbs = checked_limbs(payload, common.packing, header.log_n, moduli, 2 * header.digits)
     return EvaluationKey(
         limbs.reshape(2, header.digits, *limbs.shape[1:]),
-        KeyKind(header.kind),
+        kind,
         header.galois_element,
         common.params_digest,
     )
@@ -147,6 +173,9 @@ def _check_key_fields(header: KeyHeader) -> None:
             valid = element == 0
         case KeyKind.ROTATION:
             valid = element % 2 == 1 and 3 <= element < 2 << header.log_n
+        case KeyKind.TO_SPARSE | KeyKind.FROM_SPARSE:
+            there, back = sparse_elements(header.log_n)
+            valid = element == (there if header.kind == KeyKind.TO_SPARSE else back)
         case _:
             raise HeaderError(f"unknown kind of evaluation key: {header.kind}")
     if not valid:
@@ -157,13 +186,15 @@ def _check_key_fields(header: KeyHeader) -> None:
 
 def _check_key_dimensions(header: KeyHeader, expected: KeyExpectation) -> None:
     found = (header.limbs, header.special_limbs, header.digits)
-    wanted = (len(expected.moduli), len(expected.special_moduli), expected.dnum)
+    small = header.kind == KeyKind.TO_SPARSE
+    full = (len(expected.moduli), len(expected.special_moduli), expected.dnum)
+    wanted = (1, 2, 1) if small else full
     if found != wanted:
         raise ParameterMismatchError(
             f"(limbs of Q, limbs of P, digits) are {found}, {wanted} expected"
         )
     accepted = expected.galois_elements
-    if header.kind != KeyKind.ROTATION or accepted is None:
+    if header.kind == KeyKind.RELINEARIZATION or accepted is None:
         return
     if header.galois_element not in accepted:
-        raise KeyMismatchError(f"no rotation key for element {header.galois_element} is needed")
+        raise KeyMismatchError(f"no key for element {header.galois_element} is needed")

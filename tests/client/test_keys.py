@@ -12,7 +12,7 @@ from tacit.client.codec import Codec
 from tacit.client.environment import import_openfhe
 from tacit.client.frames import FrameEntry
 from tacit.client.key_files import is_encrypted, read_key_facts
-from tacit.client.keys import KeyFacts, KeyPair, galois_elements
+from tacit.client.keys import KeyFacts, KeyPair
 from tacit.errors import (
     ExpiredKeyError,
     KeyFileError,
@@ -20,6 +20,7 @@ from tacit.errors import (
     SecurityError,
     UnusableEnvironmentError,
 )
+from tacit.evaluation_keys import needed_keys
 from tacit.openfhe_keys import write_automorphism_keys, write_relinearization_key
 from tacit.signature import Signature
 from tacit.wire import (
@@ -38,7 +39,7 @@ from tests.client.tiny import TINY_INSECURE, tiny_signature
 
 def _expectation() -> KeyExpectation:
     p = TINY_INSECURE
-    elements = frozenset(galois_elements(p, (1, -2)))
+    elements = frozenset(element for _, element in needed_keys(p, (1, -2), True, False))
     return KeyExpectation(p.digest, p.log_n, p.moduli, p.special_moduli, p.dnum, elements)
 
 

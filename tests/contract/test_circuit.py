@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tacit.bootstrap import Bootstrap
 from tacit.circuit import (
     Chebyshev,
     Circuit,
@@ -103,6 +104,7 @@ PLAN = LinearPlan(2, (LinearTerm(0, 0, 16, 3, 0), LinearTerm(1, 0, 0, -1, 0)), "
             "weighted_sum([x0 x1], WeightedSumPlan, dict)",
         ),
         (Op.CHEBYSHEV, 1, Chebyshev("c"), "chebyshev(x0, Chebyshev, dict)"),
+        (Op.BOOTSTRAP, 1, Bootstrap("s", 1, 2), "bootstrap(x0, Bootstrap, dict)"),
     ],
 )
 def test_every_operation_reaches_its_method(

@@ -82,6 +82,9 @@ class _Counting:
     def weighted_sum(self, *_: object) -> list[_Number]:
         raise NotImplementedError
 
+    def bootstrap(self, *_: object) -> _Number:
+        raise NotImplementedError
+
     def chebyshev(self, *_: object) -> _Number:
         raise NotImplementedError
 

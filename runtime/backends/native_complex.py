@@ -1,0 +1,102 @@
+"""Ciphertexts whose slots are complex: scalars with an imaginary part, and conjugation.
+
+X^(N/2) is i in every slot. In NTT form it is a square root of -1 in the first half of the positions
+and its negative in the second half, so a complex scalar takes one value in each half.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tacit.circuit import Plain, ValueType
+from tacit.kernels import encode
+from tacit.kernels.limb_kernels import LimbArray
+from tacit.moduli import smallest_root
+from tacit.params import CryptoParams
+from tacit.runtime.backends.native import NativeEvaluator, _made
+from tacit.runtime.backends.native_ciphertext import NativeCiphertext
+from tacit.type_rules import product_type
+
+
+class ComplexEvaluator(NativeEvaluator):
+    """The same evaluator, for complex slots.
+
+    Args:
+        of: whose keys and settings it takes.
+    """
+
+    def __init__(self, of: NativeEvaluator) -> None:
+        self._keys = of._keys
+        self._correct_rotations = of._correct_rotations
+        self._engine = of._engine
+        self._kernels = of._kernels
+        self._checked = of._checked
+        params = of._engine.params
+        half = params.n // 2
+        self._units = [pow(smallest_root(q, params.log_n), half, q) for q in params.moduli]
+
+    @property
+    def params(self) -> CryptoParams:
+        """The parameters."""
+        return self._engine.params
+
+    def add_plain(self, a: NativeCiphertext, plain: Plain) -> NativeCiphertext:
+        """Add a constant; scalars may be complex."""
+        if not (plain.is_scalar and np.iscomplexobj(plain.values)):
+            return super().add_plain(a, plain)
+        return _made(self._kernels.add_plain(a.limbs, self._scalar(plain, a.type)), a.type, a)
+
+    def multiply_plain(self, a: NativeCiphertext, plain: Plain) -> NativeCiphertext:
+        """Multiply by a constant; scalars may be complex."""
+        if not (plain.is_scalar and np.iscomplexobj(plain.values)):
+            return super().multiply_plain(a, plain)
+        to, encoded = product_type(a.type), self._scalar(plain, a.type)
+        (product,) = self._kernels.dot_pairs([[(a.limbs, encoded)]], a.level)
+        return _made(product, to, a)
+
+    def conjugate(self, a: NativeCiphertext) -> NativeCiphertext:
+        """Take the complex conjugate of every slot.
+
+        Raises:
+            UnknownKeyError: no Galois key for X -> X^-1.
+        """
+        kernels, key = self._kernels, self._keys.conjugation(len(a.owners))
+        product, _ = kernels.switch(kernels.part(a.limbs, 1), key.table)
+        plus = (kernels.part(a.limbs, 0), None)
+        limbs = kernels.mod_down(
+            a.level, product, plus=plus, moved=key.moved, shared=self._halves(a)
+        )
+        return _made(limbs, a.type, a)
+
+    def raised(self, a: NativeCiphertext, level: int) -> NativeCiphertext:
+        """Take coefficients at level 0 as integers: the same plus multiples of q_0, at `level`.
+
+        Raises:
+            UnknownKeyError: the secret is encapsulated, and its switching keys are missing.
+        """
+        kernels, raising, batch = self._kernels, self._engine.raising(), len(a.owners)
+        words = kernels.download(a.limbs)
+        if not raising.encapsulated:
+            limbs = kernels.upload(raising.raised(words, level + 1))
+            return _made(limbs, ValueType(level), a)
+        sparse = raising.to_sparse(words, self._keys.to_sparse(batch))
+        limbs = kernels.upload(raising.raised(sparse, level + 1))
+        table = self._keys.from_sparse(batch)
+        product, _ = kernels.switch(kernels.part(limbs, 1), table)
+        plus = (kernels.part(limbs, 0), None)
+        return _made(kernels.mod_down(level, product, plus=plus), ValueType(level), a)
+
+    def _scalar(self, plain: Plain, at: ValueType) -> LimbArray:
+        """Return a complex scalar at the type's scale, shape (1, limbs, 1, N)."""
+        params = self._engine.params
+        scale, moduli = self._engine.scales[at.level] ** at.degree, params.moduli[: at.level + 1]
+        value = complex(plain.values)
+        real = encode.constant(value.real, scale, moduli)
+        imaginary = encode.constant(value.imag, scale, moduli)
+        words = np.empty((1, len(moduli), 1, params.n), dtype=np.uint64)
+        half = params.n // 2
+        for row, q in enumerate(moduli):
+            turned = int(imaginary[row]) * self._units[row]
+            words[0, row, 0, :half] = (int(real[row]) + turned) % q
+            words[0, row, 0, half:] = (int(real[row]) - turned) % q
+        return self._kernels.upload(words)

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("openfhe", reason="openfhe does not import here")
+
+from bench import bootstrap
+from bench.bootstrap import Setting, _records, draw
+from bench.bootstrap_worker import Request, measure
+from bench.record import look_around
+from tacit.kernels.build import build_if_stale
+
+
+def _request(setting: Setting, engine: str) -> Request:
+    fields = {name: value for name, value in asdict(setting).items() if name != "engines"}
+    return Request(**fields, engine=engine, rounds=1, threads=1)
+
+
+@pytest.mark.parametrize("function", ["silu", "plain"])
+def test_both_engines_are_measured_on_the_same_bootstrap(function: str, tmp_path: Path) -> None:
+    if not build_if_stale():
+        pytest.skip("no compiled kernels and no C++ compiler")
+    setting = Setting(function, 10, 50)
+    around, records = look_around(), []
+    for engine in bootstrap.ENGINES:
+        found = measure(_request(setting, engine))
+        assert found["parameters"]["levels_left"] == setting.level
+        records += _records(setting, engine, found, around)
+    values = {(r.subject, r.metric): r.value for r in records}
+    for engine in bootstrap.ENGINES:
+        assert values[engine, "cpu_seconds"] > 0.0
+        assert 5.0 < values[engine, "max_error_bits"] < values[engine, "mean_error_bits"] < 40.0
+        assert values[engine, "key_bytes"] > 1e6
+    assert values["tacit", "max_error_bits"] > values["openfhe", "max_error_bits"]
+    draw(records, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").exists()
+
+
+def test_settings_name_workloads_apart() -> None:
+    settings = (*bootstrap.QUICK, *bootstrap.FULL, *bootstrap.PRECISION)
+    assert len({setting.workload for setting in settings}) == len(settings)
