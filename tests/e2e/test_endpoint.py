@@ -105,7 +105,7 @@ def test_ciphertexts_of_another_key_are_refused(
 def test_a_killed_worker_costs_one_request(
     customer: Customer, transport: Transport, handle: ServerHandle
 ) -> None:
-    many = np.repeat(VALUES, 16, axis=0)
+    many = np.repeat(VALUES, 32, axis=0)
     question = customer.question(customer.encrypt(many))
     transport.infer(customer.question(customer.encrypt()))  # the worker is there and warm
     pids = set(handle.server.worker_pids())
@@ -118,16 +118,18 @@ def test_a_killed_worker_costs_one_request(
         except WorkerCrashError as error:
             crashed.append(error)
 
-    while not crashed:
+    for attempt in range(80):  # until a kill falls into the time of the answer
         asking = threading.Thread(target=ask)
         asking.start()
-        time.sleep(0.15)
+        time.sleep(0.005 * (1 + attempt % 20))
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         asking.join()
         reply = transport.infer(customer.question(customer.encrypt()))
         assert customer.error(reply.frames) < BOUND
         pids = set(handle.server.worker_pids())
+        if crashed:
+            break
     assert "died while it answered this request" in str(crashed[0])
 
 
