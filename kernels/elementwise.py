@@ -150,7 +150,7 @@ def dot(
     mods: Mods | None = None,
     out: Limbs | None = None,
 ) -> Limbs:
-    """Return sum_t a[t] b[t], with one reduction per 16 products (8 for primes above 2^50).
+    """Return sum_t a[t] b[t], with one reduction per 14 products or more.
 
     Args:
         ring: the primes.
