@@ -26,6 +26,7 @@ from tacit.circuit import (
     ValueType,
     WeightedSumPlan,
     execute,
+    last_uses,
 )
 from tacit.decompose import chebyshev_by_powers
 from tacit.evaluation_keys import needed_keys
@@ -329,8 +330,7 @@ class _Peak:
     def __init__(self, circuit: Circuit, params: CryptoParams) -> None:
         self._circuit = circuit
         self._params = params
-        self._last = {v: i for i, node in enumerate(circuit.nodes) for v in node.inputs}
-        self._last.update(dict.fromkeys(circuit.outputs, len(circuit.nodes)))
+        self._last = last_uses(circuit)
         self._alive = sum(self._bytes(v) for v in circuit.inputs)
         self.most = self._alive
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tacit.circuit import Circuit, LinearPlan, ValueType
+from tacit.circuit import Circuit, LinearPlan, ValueType, last_uses
 from tacit.params import CryptoParams
 
 # A batch may take so much memory for what lives at the same time.
@@ -30,8 +30,7 @@ def peak_bytes(params: CryptoParams, circuit: Circuit) -> int:
     Counted are the values that live beside it, its own inputs and outputs, and, for a linear
     transform, the rotated inputs over all primes.
     """
-    last = {value: i for i, node in enumerate(circuit.nodes) for value in node.inputs}
-    last.update(dict.fromkeys(circuit.outputs, len(circuit.nodes)))
+    last = last_uses(circuit)
     sizes = {value: _ciphertext(params, circuit.types[value]) for value in circuit.inputs}
     widest = sum(sizes.values())
     for index, node in enumerate(circuit.nodes):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tacit.circuit import Circuit, Evaluator, Node, execute
 from tacit.errors import CircuitError, OutOfMemoryError, TacitError
@@ -114,9 +114,8 @@ class PlanEvaluator:
         batch = [evaluation for evaluation in batch if evaluation.progress.error is None]
         if not batch:
             return
-        place = _Place(self.circuit)
         try:
-            self._evaluate(batch, place)
+            self._evaluate(batch)
         except _NobodyWaitsError:
             return
         except (TacitError, MemoryError) as error:
@@ -124,18 +123,17 @@ class PlanEvaluator:
                 for evaluation in batch:
                     self._run_batch([evaluation])
                 return
-            batch[0].progress.fail(place.explained(error))
+            batch[0].progress.fail(_explained(error))
         except Exception as error:
             for evaluation in batch:
                 evaluation.progress.fail(error)
 
-    def _evaluate(self, batch: Sequence[Evaluation], place: _Place) -> None:
+    def _evaluate(self, batch: Sequence[Evaluation]) -> None:
         evaluator = self.bound.evaluator([evaluation.keys for evaluation in batch])
         columns = zip(*(evaluation.inputs for evaluation in batch), strict=True)
         inputs = [self.backend.join(column) for column in columns]
 
         def observe(index: int, node: Node, outputs: Sequence[Encrypted]) -> None:
-            place.next_index = index + 1
             for evaluation in batch:
                 evaluation.progress.advance(1)
             if all(evaluation.progress.error for evaluation in batch):
@@ -158,24 +156,13 @@ class PlanEvaluator:
                 )
 
 
-@dataclass(slots=True)
-class _Place:
-    """Where in a circuit a batch is."""
-
-    circuit: Circuit
-    next_index: int = field(default=0)
-
-    def explained(self, error: TacitError | MemoryError) -> Exception:
-        """Return what the client hears: that memory ran out names the node."""
-        if isinstance(error, TacitError):
-            return error
-        where = "at the end of the circuit"
-        if self.next_index < len(self.circuit.nodes):
-            node = self.circuit.nodes[self.next_index]
-            where = f"at node {self.next_index} ({node.op.value}, {node.label or 'unnamed'})"
-        return OutOfMemoryError(
-            f"{where} the server ran out of memory: try again later, or ask for less at once"
-        )
+def _explained(error: TacitError | MemoryError) -> TacitError:
+    """Return what the client hears; memory that ran out inside the circuit names its node."""
+    if isinstance(error, TacitError):
+        return error
+    return OutOfMemoryError(
+        "memory ran out before or after the circuit: try again later, or ask for less at once"
+    )
 
 
 def deal(

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.bootstrap import Bootstrap
-from tacit.errors import CircuitError, TacitError
+from tacit.errors import CircuitError, OutOfMemoryError, TacitError
 from tacit.linear_plan import LinearPlan as LinearPlan
 from tacit.linear_plan import LinearTerm as LinearTerm
 
@@ -302,18 +302,23 @@ def execute(
     Raises:
         CircuitError: wrong number of inputs.
         TacitError: from the evaluator, with the node's label added to the message.
+        OutOfMemoryError: memory ran out at a node.
     """
     if len(inputs) != len(circuit.inputs):
         raise CircuitError(f"circuit needs {len(circuit.inputs)} inputs, got {len(inputs)}")
     values = dict(zip(circuit.inputs, inputs, strict=True))
-    last_use = _last_uses(circuit)
+    last_use = last_uses(circuit)
     for index, node in enumerate(circuit.nodes):
+        place = f"node {index} ({node.op.value}, {node.label or 'unnamed'})"
         try:
             results = apply(node, [values[i] for i in node.inputs], evaluator, circuit.constants)
         except TacitError as error:
-            place = f"node {index} ({node.op.value}, {node.label or 'unnamed'})"
             error.args = (f"{place}: {error}",)
             raise
+        except MemoryError as error:
+            raise OutOfMemoryError(
+                f"{place}: memory ran out: try again later, or ask for less at once"
+            ) from error
         values.update(zip(node.outputs, results, strict=True))
         if observe is not None:
             observe(index, node, results)
@@ -323,7 +328,8 @@ def execute(
     return [values[i] for i in circuit.outputs]
 
 
-def _last_uses(circuit: Circuit) -> dict[int, int]:
+def last_uses(circuit: Circuit) -> dict[int, int]:
+    """Return for each value used the index of the last node that does; outputs outlive all."""
     last = {value: i for i, node in enumerate(circuit.nodes) for value in node.inputs}
     last.update(dict.fromkeys(circuit.outputs, len(circuit.nodes)))
     return last
