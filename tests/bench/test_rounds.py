@@ -29,7 +29,7 @@ def launch_stub(name: str, *, say: Callable[[str], None]) -> Launch:
         raise SkippedError("needs Python 3.11, none was found")
     subject, variant = split_name(name)
     environment = {"PYTHONPATH": str(Path(__file__).parents[2])}
-    return Launch(subject, variant, (sys.executable, STUB), environment, timeout_seconds=20.0)
+    return Launch(subject, variant, (sys.executable, STUB), environment, timeout_seconds=120.0)
 
 
 @pytest.fixture

@@ -180,7 +180,7 @@ def url(artifact: Path) -> Iterator[str]:
             yield f"http://{ready[1]}"
         finally:
             server.terminate()
-            assert server.wait(30) == 0
+            assert server.wait(120) == 0
 
 
 class TestTheWholePath:

@@ -430,8 +430,8 @@ def test_decoding_allocates_at_most_twice_the_declared_residues(packing: Packing
     assert peak < 2 * limbs.nbytes
 
 
-def test_packing_a_megabyte_of_residues_takes_milliseconds() -> None:
-    """A loose bound that a per-residue loop in Python would miss a hundredfold."""
+def test_packing_a_megabyte_of_residues_is_vectorised() -> None:
+    """A loose bound on processor time that a loop over residues in Python would miss."""
     chosen = choose_moduli(14, 3, 40, 50, 2)
     scales = flexible_scales(chosen.moduli, 40)
     limbs = residues(chosen.moduli, (2,), log_n=14)
@@ -440,7 +440,7 @@ def test_packing_a_megabyte_of_residues_takes_milliseconds() -> None:
     expected = CiphertextExpectation(DIGEST, 14, chosen.moduli, scales)
     best = math.inf
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.process_time()
         decode_ciphertext(encode_ciphertext(sent, chosen.moduli), expected)
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.process_time() - start)
     assert best < 0.2

@@ -33,5 +33,5 @@ def test_health_answers_quickly_while_large_requests_are_in_flight(tmp_path: Pat
             assert sender.stdout.read() == "16\n"
     assert len(seconds) > 20
     # Measured on two cores: median 3 ms, 95 of 100 below 13 ms; other load makes it more.
-    assert float(np.median(seconds)) < 0.1
-    assert float(np.percentile(seconds, 95)) < 0.5
+    assert float(np.median(seconds)) < 0.3
+    assert float(np.percentile(seconds, 95)) < 1.5

@@ -83,7 +83,7 @@ def test_a_stopped_server_finishes_accepted_requests_and_its_workers(
         time.sleep(0.15)
         process.send_signal(number)
         asking.join()
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
     assert customer.error(replies[0].frames, many) < BOUND
     assert workers
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)

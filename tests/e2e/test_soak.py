@@ -34,7 +34,7 @@ def test_two_thousand_requests_leave_nothing_behind(tmp_path: Path) -> None:
     with server_process("serve_echo.py", root) as (pid, ports):
         address = f"127.0.0.1:{ports.grpc}"
         with (
-            httpx.Client(base_url=f"http://127.0.0.1:{ports.http}", timeout=30) as client,
+            httpx.Client(base_url=f"http://127.0.0.1:{ports.http}", timeout=120) as client,
             tritonclient.grpc.InferenceServerClient(address) as triton,
         ):
 

@@ -24,7 +24,7 @@ def url_of(server: ServerHandle) -> str:
 
 
 def wait_for_worker(server: ServerHandle) -> list[int]:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while not server.server.worker_pids():
         assert time.monotonic() < end
         time.sleep(0.01)

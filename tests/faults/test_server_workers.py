@@ -127,7 +127,7 @@ def test_a_worker_killed_from_outside_fails_the_request_it_runs(tmp_path: Path) 
         running = asyncio.ensure_future(pool.run(job("a", b"sleep:30")))
         await asyncio.sleep(0.2)
         os.kill(pool.pids()[0], signal.SIGKILL)
-        results = await asyncio.wait_for(running, 5)
+        results = await asyncio.wait_for(running, 60)
         assert said(results) == [WorkerCrashError]
         assert "signal 9" in str(results[0])
         assert said(await pool.run(job("a", b"next"))) == [b"next"]
@@ -211,7 +211,7 @@ def test_an_abandoned_request_stops_at_the_next_operation(tmp_path: Path) -> Non
         abandoned.work[0].abandoned = True
         start = time.monotonic()
         results = await running
-        assert time.monotonic() - start < 2.0  # it would have gone on for 20 seconds
+        assert time.monotonic() - start < 10.0  # it would have gone on for 20 seconds
         assert said(results) == [AbandonedError, b"after"]
 
     in_pool(tmp_path, scenario)
@@ -224,7 +224,7 @@ def test_a_worker_that_does_not_notice_is_killed_after_its_grace(tmp_path: Path)
         running = asyncio.ensure_future(pool.run(abandoned))
         await asyncio.sleep(0.5)
         abandoned.work[0].abandoned = True
-        assert said(await asyncio.wait_for(running, 5)) == [WorkerCrashError]
+        assert said(await asyncio.wait_for(running, 60)) == [WorkerCrashError]
 
     in_pool(tmp_path, scenario, WorkerLimits(grace_seconds=0.3))
 
@@ -338,10 +338,10 @@ def test_queued_requests_of_one_key_run_at_the_same_time_and_are_answered_in_ord
     async def scenario(pool: WorkerPool) -> None:
         await pool.run(job("a", b"warm"))
         start = time.monotonic()
-        orders = [b"sleep:0.6", b"fail", b"sleep:0.5", b"sleep:0.4"]
+        orders = [b"sleep:2.0", b"fail", b"sleep:1.9", b"sleep:1.8"]
         results = said(await pool.run(job("a", *orders)))
-        assert results == [b"sleep:0.6", ResidueError, b"sleep:0.5", b"sleep:0.4"]
-        assert time.monotonic() - start < 1.4  # 1.5 s of sleep in turn, 0.6 s at the same time
+        assert results == [b"sleep:2.0", ResidueError, b"sleep:1.9", b"sleep:1.8"]
+        assert time.monotonic() - start < 5.5  # 5.7 s of sleep in turn, 2 s at the same time
 
     in_pool(tmp_path, scenario, together=4)
 
@@ -387,8 +387,8 @@ def test_jobs_of_owners_that_share_a_process_run_at_the_same_time(tmp_path: Path
     async def scenario(pool: WorkerPool) -> None:
         await pool.run(job("a", b"warm"))
         start = time.monotonic()
-        await asyncio.gather(*(pool.run(job(key, b"sleep:0.6")) for key in "ab"))
-        assert time.monotonic() - start < 1.1
+        await asyncio.gather(*(pool.run(job(key, b"sleep:2.0")) for key in "ab"))
+        assert time.monotonic() - start < 3.9
         assert pool.workers == 1
 
     shared(tmp_path, scenario)
@@ -465,8 +465,8 @@ def test_an_abandoned_job_that_does_not_stop_costs_nobody_else_an_answer(tmp_pat
         other = asyncio.ensure_future(pool.run(job("b", b"sleep:1.5")))
         await asyncio.sleep(0.8)
         abandoned.work[0].abandoned = True
-        assert said(await asyncio.wait_for(running, 5)) == [WorkerCrashError]
-        assert said(await asyncio.wait_for(other, 5)) == [b"sleep:1.5"]
+        assert said(await asyncio.wait_for(running, 60)) == [WorkerCrashError]
+        assert said(await asyncio.wait_for(other, 60)) == [b"sleep:1.5"]
 
     shared(tmp_path, scenario, limits=WorkerLimits(grace_seconds=0.3))
 

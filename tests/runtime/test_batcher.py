@@ -55,7 +55,7 @@ def play(
     async def main() -> None:
         gate = Gate()
         batcher = Batcher(gate, limits or QueueLimits(), lambda job: None)
-        await asyncio.wait_for(scenario(batcher, gate), 20)
+        await asyncio.wait_for(scenario(batcher, gate), 120)
 
     asyncio.run(main())
 
@@ -202,7 +202,7 @@ def play_shared(scenario: Callable[[Batcher, Gate], Awaitable[None]], limits: Qu
     async def main() -> None:
         gate = Gate()
         batcher = Batcher(gate, limits, lambda job: None, shared_by_tenant)
-        await asyncio.wait_for(scenario(batcher, gate), 20)
+        await asyncio.wait_for(scenario(batcher, gate), 120)
 
     asyncio.run(main())
 

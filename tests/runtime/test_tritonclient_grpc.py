@@ -116,7 +116,7 @@ def test_asynchronous_requests_are_answered(client: Client) -> None:
             callback=lambda result, error: answers.put((result, error)),
             headers=HEADERS,
         )
-    received = [answers.get(timeout=10) for _ in range(4)]
+    received = [answers.get(timeout=60) for _ in range(4)]
     assert all(error is None for _, error in received)
     values = {result.as_numpy("ciphertexts").item() for result, _ in received}
     assert values == {bytes([index]) for index in range(4)}
@@ -128,7 +128,7 @@ def test_a_stream_answers_in_order_and_survives_a_failed_request(client: Client)
     client.async_stream_infer("echo", [tensor([b"first"])], request_id="1")
     client.async_stream_infer("nothing", [tensor([b"second"])], request_id="2")
     client.async_stream_infer("echo", [tensor([b"third"])], request_id="3")
-    received = [answers.get(timeout=10) for _ in range(3)]
+    received = [answers.get(timeout=60) for _ in range(3)]
     client.stop_stream()
     assert received[0][0].as_numpy("ciphertexts").item() == b"first"
     assert "unknown_model" in str(received[1][1])
