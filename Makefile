@@ -33,7 +33,7 @@ format: $(VENV)/.with-dev
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.with-dev
-	for question in logreg mlp lenet heart predicted engine operations; do $(BIN)/python -m bench $$question $(ARGS) || exit 1; done
+	for question in logreg mlp lenet heart predicted memory engine bootstrap operations; do $(BIN)/python -m bench $$question $(ARGS) || exit 1; done
 
 operators: $(VENV)/.with-dev
 	$(BIN)/python -m tools.operators

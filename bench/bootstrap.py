@@ -12,10 +12,8 @@ OpenFHE's plain bootstrap is `EvalBootstrap`; with a function, `EvalFEFuncBootst
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +26,7 @@ from rich.table import Table
 from bench.question import Answer, Options
 from bench.record import Record, Surroundings, look_around
 from bench.report import format_seconds
-from bench.subjects import ROOT
+from bench.subjects import run_apart
 
 __all__ = ["NAME", "SUMMARY", "draw", "run"]
 
@@ -101,21 +99,9 @@ def measure_apart(
     setting: Setting, engine: str, rounds: int, threads: int = 1
 ) -> subprocess.CompletedProcess[str]:
     """Measure in a new process, which gives its memory back when it ends."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
-    path = os.pathsep.join(
-        filter(None, [str(ROOT), str(ROOT / "src"), inherited.get("PYTHONPATH", "")])
-    )
-    openmp = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
     fields = {name: value for name, value in asdict(setting).items() if name != "engines"}
     request = {**fields, "engine": engine, "rounds": rounds, "threads": threads}
-    return subprocess.run(
-        [sys.executable, "-m", "bench.bootstrap_worker", json.dumps(request)],
-        cwd=ROOT,
-        env={**inherited, **openmp, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_apart("bench.bootstrap_worker", [json.dumps(request)], threads)
 
 
 def _records(
@@ -129,23 +115,9 @@ def _records(
         (metric, float(value), UNITS.get(metric, "bits"), [])
         for metric, value in measured["figures"].items()
     ]
+    parameters, workload = measured["parameters"], setting.workload
     return [
-        Record(
-            question=NAME,
-            workload=setting.workload,
-            subject=engine,
-            metric=metric,
-            value=value,
-            unit=unit,
-            threads=1,
-            parameters=measured["parameters"],
-            runs=max(1, len(samples)),
-            hardware=around.hardware,
-            commit=around.commit,
-            samples=samples,
-            load=around.load,
-            time=around.time,
-        )
+        around.record(NAME, workload, engine, metric, value, unit, parameters, samples=samples)
         for metric, value, unit, samples in values
     ]
 

@@ -12,9 +12,7 @@ each of our figures is the fraction of what the machine can do at most (docs/roo
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +26,7 @@ from bench.engine_report import show_summary as show_all
 from bench.question import Answer, Options
 from bench.record import Record, look_around
 from bench.roofline import Machine, measure_machine
-from bench.subjects import ROOT
+from bench.subjects import run_apart
 from tacit.errors import UnusableEnvironmentError
 
 __all__ = ["NAME", "SUMMARY", "draw", "run"]
@@ -120,21 +118,9 @@ def _measure_apart(
     setting: Setting, rounds: int, threads: int, instructions: str | None
 ) -> subprocess.CompletedProcess[str]:
     """Measure in a new process, since OpenFHE reads its number of threads when it is loaded."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
-    path = os.pathsep.join(
-        filter(None, [str(ROOT), str(ROOT / "src"), inherited.get("PYTHONPATH", "")])
-    )
-    openmp = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
     asked = {"rounds": rounds, "threads": threads, "instructions": instructions}
-    request = {**asdict(setting), **asked}
-    return subprocess.run(
-        [sys.executable, "-m", "bench.engine_worker", json.dumps(request)],
-        cwd=ROOT,
-        env={**inherited, **openmp, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    request = json.dumps({**asdict(setting), **asked})
+    return run_apart("bench.engine_worker", [request], threads)
 
 
 def _progress(console: Console) -> Progress:

@@ -39,21 +39,16 @@ class Measured:
 
     def at(self, around: Surroundings) -> Record:
         """Return the record."""
-        return Record(
-            question=QUESTION,
-            workload=self.workload,
-            subject=self.subject,
-            metric=self.metric,
-            value=self.value,
-            unit=self.unit,
+        return around.record(
+            QUESTION,
+            self.workload,
+            self.subject,
+            self.metric,
+            self.value,
+            self.unit,
+            self.parameters,
             threads=self.threads,
-            parameters=self.parameters,
-            runs=max(1, len(self.samples)),
-            hardware=around.hardware,
-            commit=around.commit,
             samples=self.samples,
-            load=around.load,
-            time=around.time,
         )
 
 

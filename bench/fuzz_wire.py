@@ -281,22 +281,9 @@ def records(tally: Tally, seed: int, seconds: float) -> list[Record]:
         "seed": seed,
         "refused": dict(sorted(tally.refused.items())),
     }
+    workload = f"{tally.messages} mutated frames"
     return [
-        Record(
-            question="fuzz_wire",
-            workload=f"{tally.messages} mutated frames",
-            subject="tacit",
-            metric=metric,
-            value=value,
-            unit=unit,
-            threads=1,
-            parameters=parameters,
-            runs=1,
-            hardware=around.hardware,
-            commit=around.commit,
-            load=around.load,
-            time=around.time,
-        )
+        around.record("fuzz_wire", workload, "tacit", metric, value, unit, parameters)
         for metric, value, unit in figures
     ]
 

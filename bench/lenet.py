@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from bench.mlp import Adam, Labels, load_images
+from bench.mlp import ENCRYPTED_IMAGES, TEST_IMAGES, Adam, Classifier, Labels, load_images
 from bench.plots import draw_comparison as draw
 from bench.question import Answer, Options, measure
 from bench.record import look_around
@@ -28,7 +28,6 @@ NAME = "lenet"
 SUMMARY = "LeNet with squares (MNIST): two convolutions, two dense layers: one image"
 PEERS = ("tacit:openfhe", "orion")
 KERNELS, HIDDEN, CLASSES, WIDTH = (32, 64), 512, 10, 5
-TEST_IMAGES, SIMULATED_IMAGES, ENCRYPTED_IMAGES = 1000, 200, 10
 EPOCHS, BATCH, SEED = 5, 50, 7
 LEAST_ACCURACY = 0.95
 
@@ -94,27 +93,12 @@ def make_tasks(folder: Path, console: Console) -> list[Task]:
         RuntimeError: the trained network is less accurate than `LEAST_ACCURACY`.
     """
     images, labels = load_images()
-    split = len(images) - TEST_IMAGES
     network = LeNet.drawn(28, KERNELS, HIDDEN, CLASSES)
     with threadpool_limits(limits=1):
-        train(network, images[:split], labels[:split])
-    test, test_labels = images[split:], labels[split:]
-    accuracy = float((network.logits(test).argmax(axis=1) == test_labels).mean())
-    console.print(f"lenet: trained, {accuracy:.1%} of {TEST_IMAGES} test images are right")
-    if accuracy < LEAST_ACCURACY:
-        raise RuntimeError(f"accuracy {accuracy:.1%}: expected at least {LEAST_ACCURACY:.0%}")
-    onnx_path = folder / "lenet.onnx"
-    onnx.save(export(network, 28), onnx_path)
-    inputs, simulated = test[:ENCRYPTED_IMAGES, None, :], test[:SIMULATED_IMAGES]
-    arrays = {
-        **network.arrays(),
-        "calibration": images[:500],
-        "inputs": inputs,
-        "simulation_inputs": simulated,
-        "simulation_labels": network.logits(simulated).argmax(axis=1).astype(float),
-    }
-    reference = network.logits(inputs[:, 0, :])[:, None, :]
-    return [Task(NAME, "one image", arrays, onnx_path, reference)]
+        train(network, images[:-TEST_IMAGES], labels[:-TEST_IMAGES])
+    model = export(network, 28)
+    classifier = Classifier(NAME, network.logits, network.arrays(), model, LEAST_ACCURACY)
+    return [classifier.task(images, labels, folder, console)]
 
 
 def train(network: LeNet, images: Array, labels: Labels, epochs: int = EPOCHS) -> None:

@@ -7,9 +7,6 @@ process is a new one for each workload, without OpenFHE.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +22,7 @@ from bench.memory_worker import KEY_ID
 from bench.question import Answer, Options
 from bench.record import Record, Surroundings, look_around
 from bench.report import format_bytes
-from bench.subjects import ONE_THREAD, ROOT
+from bench.subjects import run_apart
 from bench.task import Task
 from tacit import wire
 from tacit.artifact import Artifact
@@ -95,7 +92,7 @@ def _measure(
     plan = model.signature.plan(PLAN)
     with tempfile.TemporaryDirectory(prefix="tacit-bench-") as frames:
         write_frames(model, plan, Path(frames))
-        done = _weigh_apart(directory, plan.name, Path(frames))
+        done = run_apart("bench.memory_worker", [str(directory), plan.name, frames])
     if done.returncode:
         answer.failures.append(f"{name}: {(done.stderr.strip().splitlines() or ['died'])[-1]}")
         return
@@ -147,18 +144,6 @@ def _random(generator: np.random.Generator, n: int, moduli: tuple[int, ...], *sh
     return np.ascontiguousarray(np.stack(rows, axis=-2))
 
 
-def _weigh_apart(directory: Path, plan: str, frames: Path) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]))
-    return subprocess.run(
-        [sys.executable, "-m", "bench.memory_worker", str(directory), plan, str(frames)],
-        cwd=ROOT,
-        env={**os.environ, **ONE_THREAD, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def _show(
     console: Console, name: str, expected: Mapping[str, int], measured: Mapping[str, int]
 ) -> None:
@@ -174,21 +159,8 @@ def _show(
 def _record(
     workload: str, metric: str, value: float, unit: str, model: Artifact, around: Surroundings
 ) -> Record:
-    return Record(
-        question=NAME,
-        workload=workload,
-        subject="tacit",
-        metric=metric,
-        value=value,
-        unit=unit,
-        threads=1,
-        parameters={**model.signature.params.to_json(), "plan": PLAN},
-        runs=1,
-        hardware=around.hardware,
-        commit=around.commit,
-        load=around.load,
-        time=around.time,
-    )
+    parameters = {**model.signature.params.to_json(), "plan": PLAN}
+    return around.record(NAME, workload, "tacit", metric, value, unit, parameters)
 
 
 def _tasks(folder: Path, options: Options, console: Console) -> list[Task]:

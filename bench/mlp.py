@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,29 +72,62 @@ def make_tasks(folder: Path, console: Console) -> list[Task]:
         RuntimeError: the trained network is less accurate than `LEAST_ACCURACY`.
     """
     images, labels = load_images()
-    split = len(images) - TEST_IMAGES
     with threadpool_limits(limits=1):  # small matrices: threads would only wait for each other
-        network = train(images[:split], labels[:split])
-    test, test_labels = images[split:], labels[split:]
-    accuracy = float((network.logits(test).argmax(axis=1) == test_labels).mean())
-    console.print(f"mlp: trained, {accuracy:.1%} of {TEST_IMAGES} test images are right")
-    if accuracy < LEAST_ACCURACY:
-        raise RuntimeError(f"accuracy {accuracy:.1%}: expected at least {LEAST_ACCURACY:.0%}")
-    onnx_path = folder / "mlp.onnx"
-    onnx.save(export(network), onnx_path)
-    inputs = test[:ENCRYPTED_IMAGES, None, :]
-    arrays = {
+        network = train(images[:-TEST_IMAGES], labels[:-TEST_IMAGES])
+    weights = {
         "weights_1": network.weights_1,
         "bias_1": network.bias_1,
         "weights_2": network.weights_2,
         "bias_2": network.bias_2,
-        "calibration": images[:500],
-        "inputs": inputs,
-        "simulation_inputs": test[:SIMULATED_IMAGES],
-        "simulation_labels": network.logits(test[:SIMULATED_IMAGES]).argmax(axis=1).astype(float),
     }
-    reference = network.logits(inputs[:, 0, :])[:, None, :]
-    return [Task(NAME, "one image", arrays, onnx_path, reference)]
+    classifier = Classifier(NAME, network.logits, weights, export(network), LEAST_ACCURACY)
+    return [classifier.task(images, labels, folder, console)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Classifier:
+    """A trained network for handwritten digits.
+
+    Attributes:
+        name: of the benchmark.
+        logits: of images, shape (rows, 784) to (rows, 10).
+        weights: for peers that read no ONNX.
+        model: the same network as ONNX.
+        least_accuracy: below it something went wrong in training.
+    """
+
+    name: str
+    logits: Callable[[Array], Array]
+    weights: Mapping[str, Array]
+    model: onnx.ModelProto
+    least_accuracy: float
+
+    def task(self, images: Array, labels: Labels, folder: Path, console: Console) -> Task:
+        """Return the workload `one image`; the last `TEST_IMAGES` were not trained on.
+
+        Raises:
+            RuntimeError: the network is less accurate than `least_accuracy`.
+        """
+        test, test_labels = images[-TEST_IMAGES:], labels[-TEST_IMAGES:]
+        accuracy = float((self.logits(test).argmax(axis=1) == test_labels).mean())
+        console.print(
+            f"{self.name}: trained, {accuracy:.1%} of {TEST_IMAGES} test images are right"
+        )
+        if accuracy < self.least_accuracy:
+            least = f"{self.least_accuracy:.0%}"
+            raise RuntimeError(f"accuracy {accuracy:.1%}: expected at least {least}")
+        onnx_path = folder / f"{self.name}.onnx"
+        onnx.save(self.model, onnx_path)
+        inputs, simulated = test[:ENCRYPTED_IMAGES, None, :], test[:SIMULATED_IMAGES]
+        arrays = {
+            **self.weights,
+            "calibration": images[:500],
+            "inputs": inputs,
+            "simulation_inputs": simulated,
+            "simulation_labels": self.logits(simulated).argmax(axis=1).astype(float),
+        }
+        reference = self.logits(inputs[:, 0, :])[:, None, :]
+        return Task(self.name, "one image", arrays, onnx_path, reference)
 
 
 def train(images: Array, labels: Labels) -> Network:

@@ -11,7 +11,6 @@ are different ones from call to call. The compiler's cost table is made of these
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,7 +26,7 @@ from rich.table import Table as PrintedTable
 from bench.operations_worker import Setting
 from bench.question import Answer, Options
 from bench.record import Record, Surroundings, look_around
-from bench.subjects import ONE_THREAD, ROOT
+from bench.subjects import run_apart
 from tacit.model_compiler.op_times import TABLES, Backend, Table, fit, ring_of, write_table
 
 __all__ = ["NAME", "SUMMARY", "draw", "run"]
@@ -179,21 +178,15 @@ def _records(
     params = setting.params()
     fixed = {**params.to_json(), "limbs": len(params.moduli), "backend": backend.value}
     return [
-        Record(
-            question=NAME,
-            workload=f"{backend.value}, {_words(setting)}, level {level}",
-            subject="tacit",
-            metric=f"{name}_seconds",
-            value=float(np.quantile(seconds, 0.25)),
-            unit="s",
-            threads=1,
-            parameters={**fixed, "level": int(level)},
-            runs=len(seconds),
-            hardware=around.hardware,
-            commit=around.commit,
+        around.record(
+            NAME,
+            f"{backend.value}, {_words(setting)}, level {level}",
+            "tacit",
+            f"{name}_seconds",
+            float(np.quantile(seconds, 0.25)),
+            "s",
+            {**fixed, "level": int(level)},
             samples=seconds,
-            load=around.load,
-            time=around.time,
         )
         for level, by_name in samples.items()
         for name, seconds in by_name.items()
@@ -204,14 +197,5 @@ def _measure_apart(
     backend: Backend, setting: Setting, rounds: int
 ) -> subprocess.CompletedProcess[str]:
     """Measure in a new process, since OpenFHE reads its number of threads when it is loaded."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
-    path = os.pathsep.join(filter(None, [str(ROOT / "src"), inherited.get("PYTHONPATH", "")]))
     request = json.dumps({**asdict(setting), "rounds": rounds, "backend": backend.value})
-    return subprocess.run(
-        [sys.executable, "-m", "bench.operations_worker", request],
-        cwd=ROOT,
-        env={**inherited, **ONE_THREAD, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_apart("bench.operations_worker", [request])

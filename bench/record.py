@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -71,6 +71,37 @@ class Surroundings:
     commit: str
     load: float
     time: str
+
+    def record(
+        self,
+        question: str,
+        workload: str,
+        subject: str,
+        metric: str,
+        value: float,
+        unit: str,
+        parameters: dict[str, Any],
+        *,
+        threads: int = 1,
+        samples: Sequence[float] = (),
+    ) -> Record:
+        """Return a record of a figure measured here and now; see `Record`."""
+        return Record(
+            question=question,
+            workload=workload,
+            subject=subject,
+            metric=metric,
+            value=value,
+            unit=unit,
+            threads=threads,
+            parameters=parameters,
+            runs=max(1, len(samples)),
+            hardware=self.hardware,
+            commit=self.commit,
+            samples=list(samples),
+            load=self.load,
+            time=self.time,
+        )
 
 
 def look_around() -> Surroundings:

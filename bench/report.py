@@ -78,21 +78,16 @@ def record_of(
 ) -> Record:
     """Return the record of one figure of a measured subject; a variant's name leads its metric."""
     assert outcome.ready is not None
-    return Record(
-        question=question,
-        workload=workload,
-        subject=outcome.subject,
-        metric=f"{outcome.variant}_{figure.metric}" if outcome.variant else figure.metric,
-        value=figure.median,
-        unit=figure.unit,
+    return around.record(
+        question,
+        workload,
+        outcome.subject,
+        f"{outcome.variant}_{figure.metric}" if outcome.variant else figure.metric,
+        figure.median,
+        figure.unit,
+        outcome.ready.parameters,
         threads=outcome.ready.threads,
-        parameters=outcome.ready.parameters,
-        runs=len(figure.samples),
-        hardware=around.hardware,
-        commit=around.commit,
         samples=figure.samples,
-        load=around.load,
-        time=around.time,
     )
 
 

@@ -9,7 +9,7 @@ import selectors
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -171,13 +171,43 @@ class Subject:
         return lines[-1] if lines else "it wrote nothing"
 
 
+def run_apart(
+    module: str, arguments: Sequence[str], threads: int = 1
+) -> subprocess.CompletedProcess[str]:
+    """Run a module of this repository in a new process and wait.
+
+    OpenFHE reads its number of threads when it is loaded, and memory is only given back for
+    certain when a process ends.
+
+    Args:
+        module: for `python -m`.
+        arguments: of its command line.
+        threads: for OpenMP.
+    """
+    openmp = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=ROOT,
+        env={**_inherited(), "PYTHONPATH": _source_path(), **openmp},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def _measured(answer: dict[str, Any]) -> list[Measured]:
     return [Measured(**entry) for entry in answer.get("extra", [])]
 
 
 def _environment(launch: Launch) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
-    source = str(ROOT / "src")
-    path = os.pathsep.join(filter(None, [source, inherited.get("PYTHONPATH", "")]))
-    own = {"PYTHONPATH": path} if launch.name in OWN_SUBJECTS else {}
-    return {**inherited, **own, **launch.environment}
+    own = {"PYTHONPATH": _source_path()} if launch.name in OWN_SUBJECTS else {}
+    return {**_inherited(), **own, **launch.environment}
+
+
+def _inherited() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+
+
+def _source_path() -> str:
+    places = [str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
+    return os.pathsep.join(filter(None, places))

@@ -25,7 +25,6 @@ _FLAGS = 64
 _START = 4096
 _ALIGNMENT = 64
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-MOST_REQUESTS = _START - _FLAGS
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -63,11 +63,6 @@ class Arrangement:
         """Ciphertexts of the tensor; several hold consecutive blocks of `cells` positions."""
         return -(-self.extent // self.cells)
 
-    @property
-    def is_plain(self) -> bool:
-        """Tell whether no copy is turned, so that elementwise operations may mix tensors."""
-        return self.copies == 1 or self.turn == 0
-
     def positions(self) -> Ints:
         """Return the position of every element: its cell in the first copy, through all blocks."""
         if self.order is None:

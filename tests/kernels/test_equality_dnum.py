@@ -22,12 +22,12 @@ from tacit.kernels import elementwise
 from tacit.kernels.cpu_kernels import CpuKernels
 from tacit.kernels.library import InstructionSet, available
 from tacit.openfhe_context import template_from_context
-from tacit.params import CryptoParams, Security
+from tacit.params import CryptoParams, SecretDistribution, Security
 from tacit.runtime.backends.native import NativeEvaluator
 from tacit.runtime.backends.native_engine import NativeEngine
 from tacit.runtime.backends.native_keys import load_keys
 from tacit.runtime.backends.openfhe import OpenFHEEvaluator
-from tacit.runtime.backends.openfhe_parameters import check_context
+from tacit.runtime.backends.openfhe_parameters import make_context
 from tests.conformance.exchange import KEY_ID, Exchange, evaluation_keys
 
 STEPS = (1, -7)
@@ -42,8 +42,8 @@ LARGE = {"2^14": (14, 8, 40, 50, 3), "2^15": (15, 14, 45, 55, 4), "2^16": (16, 9
 def _exchange(
     chosen: tuple[int, int, int, int, int], secret: str, instructions: InstructionSet
 ) -> Exchange:
-    params = CryptoParams.choose(*chosen, Security.UNCHECKED_INSECURE)
-    context = _context(params, secret)
+    params = CryptoParams.choose(*chosen, Security.UNCHECKED_INSECURE, SecretDistribution[secret])
+    context = make_context(params)
     keys = context.KeyGen()
     context.EvalMultKeyGen(keys.secretKey)
     context.EvalRotateKeyGen(keys.secretKey, list(STEPS))
@@ -53,27 +53,6 @@ def _exchange(
     template = template_from_context(openfhe.Serialize(context, openfhe.BINARY))
     oracle = OpenFHEEvaluator(params, context, correct_rotations=False)
     return Exchange(params, context, keys, template, oracle, native, limbs)
-
-
-def _context(params: CryptoParams, secret: str) -> Any:
-    """Make OpenFHE's context as our backend does, but for the distribution of the secret."""
-    settings = openfhe.CCParamsCKKSRNS()
-    settings.SetSecretKeyDist(getattr(openfhe.SecretKeyDist, secret))
-    settings.SetSecurityLevel(openfhe.SecurityLevel.HEStd_NotSet)
-    settings.SetRingDim(params.n)
-    settings.SetBatchSize(params.slots)
-    settings.SetMultiplicativeDepth(params.depth)
-    settings.SetScalingModSize(params.log_scale)
-    settings.SetFirstModSize(params.log_first)
-    settings.SetScalingTechnique(openfhe.ScalingTechnique.FLEXIBLEAUTO)
-    settings.SetKeySwitchTechnique(openfhe.KeySwitchTechnique.HYBRID)
-    settings.SetNumLargeDigits(params.dnum)
-    settings.SetCKKSDataType(openfhe.CKKSDataType.REAL)
-    context = openfhe.GenCryptoContext(settings)
-    for feature in ("PKE", "KEYSWITCH", "LEVELEDSHE", "ADVANCEDSHE"):
-        context.Enable(getattr(openfhe.PKESchemeFeature, feature))
-    check_context(params, context)
-    return context
 
 
 def _operands(exchange: Exchange, level: int) -> tuple[Any, Any]:
