@@ -21,8 +21,9 @@ from tacit.client.context import make_context as client_context
 from tacit.client.keys import make_keys
 from tacit.client.secret import SecretKey
 from tacit.errors import ParameterError
-from tacit.evaluation_keys import needed_keys
+from tacit.evaluation_keys import keys_at
 from tacit.fourier import complex_series, fit_series
+from tacit.key_levels import circuit_key_levels
 from tacit.openfhe_bytes import ForeignCiphertext, read_ciphertext, write_ciphertext
 from tacit.params import CryptoParams, SecretDistribution, Security
 from tacit.runtime.backends.native_ciphertext import NativeCiphertext
@@ -133,17 +134,17 @@ def prepare_native(request: Request) -> Prepared:
     params = parameters(request, depth, request.log_scale + 1)
     context = client_context(params, allow_insecure=True)
     secret = SecretKey.generate(context)
-    purposes = needed_keys(params, sorted(plan.rotations(params.slots)), True, True)
-    engine = NativeEngine(params, cache_bytes=CACHE_BYTES, threads=request.threads)
-    keys = load_keys(engine, bytes(32), make_keys(context, secret, purposes))
-    x = _values(request)
-    level = plan.to_coefficients
-    foreign, template = read_ciphertext(secret.encrypt(x, level, 1))
-    a = keys.upload(foreign.limbs, level)
+    level, constants = plan.to_coefficients, {"series": series}
     node = Node(Op.BOOTSTRAP, (0,), (1,), plan, "bootstrap")
     types = (ValueType(level), ValueType(plan.level))
-    constants = {"series": series}
-    evaluator = keys.evaluator(Circuit(params.slots, (0,), (1,), (node,), types, constants))
+    circuit = Circuit(params.slots, (0,), (1,), (node,), types, constants)
+    needed = keys_at(circuit_key_levels(circuit, params), params)
+    engine = NativeEngine(params, cache_bytes=CACHE_BYTES, threads=request.threads)
+    keys = load_keys(engine, bytes(32), make_keys(context, secret, needed))
+    x = _values(request)
+    foreign, template = read_ciphertext(secret.encrypt(x, level, 1))
+    a = keys.upload(foreign.limbs, level)
+    evaluator = keys.evaluator(circuit)
 
     def decrypt(made: NativeCiphertext) -> Floats:
         scale = params.scale(made.level)
@@ -156,7 +157,7 @@ def prepare_native(request: Request) -> Prepared:
         lambda: evaluator.bootstrap(a, plan, constants),
         decrypt,
         params,
-        len(purposes),
+        len(needed),
         keys.size_bytes,
         x,
     )

@@ -41,6 +41,8 @@ from tacit.wire import (
 )
 
 LOG_N, DEPTH, LOG_SCALE, LOG_FIRST, DNUM = 8, 2, 30, 40, 2
+# One key is for level 0 only: its element, limbs of Q and digits.
+TRIMMED, TRIMMED_LIMBS, TRIMMED_DIGITS = 25, 1, 1
 FIXED_ALLOWANCE_BYTES = 16 << 10  # Python objects and numpy headers of one decoding
 EXTREMES = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 60, 2**64 - 1)
 # Offsets and sizes of the headers' fields, see docs/wire-format.md.
@@ -107,8 +109,15 @@ def make_seeds() -> Seeds:
             limbs = _residues(rng, moduli + special, (2, DNUM))
             key = EvaluationKey(limbs, kind, element, digest)
             frames.append(encode_evaluation_key(key, moduli, special, packing))
+        kept = moduli[:TRIMMED_LIMBS]
+        small = EvaluationKey(
+            _residues(rng, kept + special, (2, TRIMMED_DIGITS)), KeyKind.ROTATION, TRIMMED, digest
+        )
+        frames.append(encode_evaluation_key(small, moduli, special, packing, limbs=TRIMMED_LIMBS))
     expected = CiphertextExpectation(digest, LOG_N, moduli, scales, key_id=name)
-    return Seeds(tuple(frames), expected, KeyExpectation(digest, LOG_N, moduli, special, DNUM))
+    trimmed = {TRIMMED: TRIMMED_LIMBS}
+    expected_key = KeyExpectation(digest, LOG_N, moduli, special, DNUM, limbs=trimmed)
+    return Seeds(tuple(frames), expected, expected_key)
 
 
 def fuzz(messages: int, seed: int, trace_every: int = 1) -> Tally:
@@ -165,7 +174,9 @@ def _decode_and_encode(seeds: Seeds, message: bytes) -> bytes:
     moduli = seeds.expected.moduli
     if message[10:11] == b"\x02":
         key = decode_evaluation_key(message, seeds.expected_key)
-        return encode_evaluation_key(key, moduli, seeds.expected_key.special_moduli, packing)
+        special = seeds.expected_key.special_moduli
+        limbs = key.limbs.shape[2] - len(special)
+        return encode_evaluation_key(key, moduli, special, packing, limbs=limbs)
     return encode_ciphertext(decode_ciphertext(message, seeds.expected), moduli, packing)
 
 
@@ -174,6 +185,8 @@ def _check_memory(seeds: Seeds, message: bytes, tally: Tally) -> None:
     is_key = message[10:11] == b"\x02"
     special = len(seeds.expected_key.special_moduli)
     limbs = 2 * DNUM * (DEPTH + 1 + special) if is_key else 2 * (DEPTH + 1)
+    if is_key and message[64:68] == TRIMMED.to_bytes(4, "little"):
+        limbs = 2 * TRIMMED_DIGITS * (TRIMMED_LIMBS + special)
     declared = max(len(message), (8 * limbs) << LOG_N)
     tracemalloc.start()
     with contextlib.suppress(Exception):  # judged by _check_verdict

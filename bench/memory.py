@@ -26,7 +26,6 @@ from bench.subjects import run_apart
 from bench.task import Task
 from tacit import wire
 from tacit.artifact import Artifact
-from tacit.kernels.automorphism import rotation_element
 from tacit.model_compiler import CompileOptions, compile_model
 from tacit.model_compiler.memory import key_memory, plan_memory, process_bytes
 from tacit.signature import Plan
@@ -114,14 +113,12 @@ def write_frames(model: Artifact, plan: Plan, folder: Path) -> None:
     """Write key frames and the frames of one request, all of random residues."""
     generator = np.random.default_rng(0)
     params, signature = model.signature.params, model.signature
-    moduli = params.moduli + params.special_moduli
-    limbs = _random(generator, params.n, moduli, 2, params.dnum)
-    rotations = [rotation_element(params.log_n, step) for step in signature.rotations]
-    kinds = [(wire.KeyKind.ROTATION, element) for element in rotations]
-    kinds += [(wire.KeyKind.RELINEARIZATION, 0)] * signature.relinearization
-    for number, (kind, element) in enumerate(kinds):
-        key = wire.EvaluationKey(limbs, kind, element, params.digest)
-        frame = wire.encode_evaluation_key(key, params.moduli, params.special_moduli)
+    for number, needed in enumerate(signature.needed_keys):
+        limbs = _random(generator, params.n, needed.moduli(params), 2, needed.digits(params))
+        key = wire.EvaluationKey(limbs, needed.kind, needed.element, params.digest)
+        frame = wire.encode_evaluation_key(
+            key, params.moduli, params.special_moduli, limbs=needed.limbs
+        )
         (folder / f"key-{number:04}").write_bytes(frame)
     levels = [spec.level for spec in plan.inputs for _ in range(spec.layout.ciphertexts)]
     for number, level in enumerate(levels):

@@ -20,6 +20,8 @@ from tacit.params import CryptoParams, Security
 from tacit.runtime.backends.native import NativeEvaluator
 from tacit.runtime.backends.native_engine import NativeEngine
 from tacit.runtime.backends.native_keys import NativeCiphertext, NativeKeys, load_keys
+from tacit.runtime.key_rules import key_expectation
+from tacit.signature import Signature
 
 EVALUATIONS = 3
 KEY_ID = bytes(32)
@@ -38,7 +40,7 @@ def weigh(directory: Path, plan_name: str, frames: Path) -> dict[str, int]:
     model = artifact.load(directory)
     params, circuit = model.signature.params, model.circuits[plan_name]
     engine = NativeEngine(params)
-    keys = load_keys(engine, KEY_ID, _evaluation_keys(params, frames))
+    keys = load_keys(engine, KEY_ID, _evaluation_keys(model.signature, frames))
     evaluator = keys.evaluator(circuit)
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forgets the peak so far
@@ -79,10 +81,8 @@ def _warm_up() -> None:
     np.fft.fft(np.zeros(64))
 
 
-def _evaluation_keys(params: CryptoParams, frames: Path) -> Iterator[wire.EvaluationKey]:
-    expected = wire.KeyExpectation(
-        params.digest, params.log_n, params.moduli, params.special_moduli, params.dnum
-    )
+def _evaluation_keys(signature: Signature, frames: Path) -> Iterator[wire.EvaluationKey]:
+    expected = key_expectation(signature)
     for path in sorted(frames.glob("key-*")):
         yield wire.decode_evaluation_key(path.read_bytes(), expected)
 

@@ -125,12 +125,7 @@ class TacitWorker:
     def _make_keys(self) -> int:
         """Make keys for all plans, load them into a session; return the bytes a client uploads."""
         signature = self._model.signature
-        keys = KeyPair.generate(
-            signature.params,
-            signature.rotations,
-            signature.relinearization,
-            self._folder / "frames",
-        )
+        keys = KeyPair.for_model(signature, self._folder / "frames")
         self._codec = Codec(signature, keys)
         frames = [keys.folder.file(entry).read_bytes() for entry in keys.facts.frames]
         self._session = Session.open(self._model, frames, backend=self._backend)

@@ -27,6 +27,7 @@ from tacit.errors import UnknownKeyError, UserError
 
 if TYPE_CHECKING:
     from tacit.client.cli_parsers import Commands
+    from tacit.client.keys import KeyFacts
     from tacit.signature import Signature
 
 _DAY = 86400.0
@@ -139,8 +140,8 @@ def run_make(options: argparse.Namespace) -> int:
     ttl = options.ttl_days * _DAY if options.ttl_days else None
     with progress_on_stderr(options.quiet) as progress:
         made = ring.make(signature, ttl=ttl, progress=progress)
-    count, size = len(made.facts.frames), bytes_text(made.facts.key_bytes)
-    say(f"key {made.key_id[:16]} made for {signature.model!r}: {count} evaluation keys, {size}")
+    size = _size_text(made.facts)
+    say(f"key {made.key_id[:16]} made for {signature.model!r}: {size}")
     return 0
 
 
@@ -157,7 +158,7 @@ def run_list(options: argparse.Namespace) -> int:
         made = time.strftime("%Y-%m-%d", time.gmtime(facts.created))
         note = ", expired" if facts.expired(time.time()) else ""
         guard = "passphrase" if entry.protected else "no passphrase"
-        size = f"{len(facts.frames)} evaluation keys, {bytes_text(facts.key_bytes)}"
+        size = _size_text(facts)
         say(f"{facts.key_id[:16]}  made {made}  N = 2^{facts.params.log_n}  {size}, {guard}{note}")
     return 0
 
@@ -233,4 +234,13 @@ def _facts(entry: RingEntry) -> dict[str, object]:
         "bootstraps": facts.bootstraps,
         "evaluation_keys": len(facts.frames),
         "key_bytes": facts.key_bytes,
+        "full_key_bytes": facts.full_key_bytes,
     }
+
+
+def _size_text(facts: KeyFacts) -> str:
+    """Return how many evaluation keys there are, their size, and what they would take in full."""
+    text = f"{len(facts.frames)} evaluation keys, {bytes_text(facts.key_bytes)}"
+    if facts.full_key_bytes == facts.key_bytes:
+        return text
+    return f"{text} (untrimmed {bytes_text(facts.full_key_bytes)})"

@@ -96,12 +96,9 @@ class KeyRing:
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             temporary.mkdir(mode=0o700)
-            made = KeyPair.generate(
-                signature.params,
-                signature.rotations,
-                signature.relinearization,
+            made = KeyPair.for_model(
+                signature,
                 temporary / _FRAMES,
-                bootstraps=signature.bootstraps,
                 ttl=ttl,
                 progress=progress,
                 allow_insecure=self.allow_insecure,

@@ -18,8 +18,16 @@ from tacit.client.context import ClientContext, make_context
 from tacit.client.frames import FrameEntry, FrameFolder, Progress, no_progress
 from tacit.client.key_files import KeyFile, read_key_file, write_key_file
 from tacit.client.secret import SecretKey
-from tacit.errors import ExpiredKeyError, KeyFileError, ParameterError, ParameterMismatchError
-from tacit.evaluation_keys import Purpose, needed_keys
+from tacit.errors import (
+    ArtifactError,
+    ExpiredKeyError,
+    KeyFileError,
+    ParameterError,
+    ParameterMismatchError,
+)
+from tacit.evaluation_keys import NeededKey, full_key, keys_at
+from tacit.key_levels import KeyLevels
+from tacit.key_trimming import trimmed
 from tacit.openfhe_keys import (
     ForeignKey,
     SparseKeys,
@@ -33,6 +41,10 @@ from tacit.wire import EvaluationKey, KeyKind, encode_evaluation_key, key_id
 from tacit.wire_key import key_moduli
 
 _FORMAT = 1
+_UNREADABLE = (
+    *(KeyError, ValueError, TypeError, IndexError, AttributeError),
+    *(ParameterError, ArtifactError),
+)
 # OpenFHE keeps made keys in tables of the process until they are removed: one maker at a time.
 _MAKING = threading.Lock()
 
@@ -49,6 +61,7 @@ class KeyFacts:
         created: seconds since 1970, UTC.
         ttl: seconds it may be used for; None for ever.
         bootstraps: whether it has the keys of bootstrapping.
+        key_levels: the highest level that each key is for; None for the top, as in older files.
     """
 
     params: CryptoParams
@@ -58,6 +71,36 @@ class KeyFacts:
     created: float
     ttl: float | None = None
     bootstraps: bool = False
+    key_levels: KeyLevels | None = None
+
+    @property
+    def made(self) -> tuple[NeededKey, ...]:
+        """The evaluation keys, in the order of the frames."""
+        asked = (self.rotations, self.relinearization, self.bootstraps)
+        top = KeyLevels.same(self.params.depth, self.params, *asked)
+        return keys_at(self.key_levels or top, self.params)
+
+    def checked(self) -> tuple[NeededKey, ...]:
+        """Return the evaluation keys if their levels are of these keys and parameters.
+
+        Raises:
+            ParameterError: they are not.
+        """
+        asked = (self.rotations, self.relinearization, self.bootstraps)
+        top = KeyLevels.same(self.params.depth, self.params, *asked)
+        levels = self.key_levels or top
+        known = all(0 <= level <= self.params.depth for level in levels.levels())
+        if not known or not levels.same_keys(top):
+            raise ParameterError(
+                "a level from 0 to the parameters' depth is needed for each evaluation key, and "
+                "for no other: take rotations and levels from one signature"
+            )
+        return self.made
+
+    @property
+    def full_key_bytes(self) -> int:
+        """Bytes of the frames if every key had all its limbs."""
+        return sum(full_key(key, self.params).frame_bytes(self.params) for key in self.made)
 
     @property
     def key_id(self) -> str:
@@ -76,6 +119,7 @@ class KeyFacts:
 
     def to_json(self) -> dict[str, object]:
         """Return a JSON-serialisable dict."""
+        levels = self.key_levels
         return {
             "format": _FORMAT,
             "params": self.params.to_json(),
@@ -85,6 +129,7 @@ class KeyFacts:
             "created": self.created,
             "ttl": self.ttl,
             "bootstraps": self.bootstraps,
+            "key_levels": None if levels is None else levels.to_json(),
         }
 
     @classmethod
@@ -98,12 +143,12 @@ class KeyFacts:
             raise KeyFileError("made by another version of Tacit: make new keys")
         try:
             return _facts(fields)
-        except (KeyError, ValueError, TypeError, IndexError, ParameterError) as error:
+        except _UNREADABLE as error:
             raise KeyFileError("the key file's header is damaged: make new keys") from error
 
 
 def _facts(fields: Mapping[str, Any]) -> KeyFacts:
-    ttl = fields["ttl"]
+    ttl, levels = fields["ttl"], fields.get("key_levels")
     return KeyFacts(
         CryptoParams.from_json(fields["params"]),
         tuple(int(step) for step in fields["rotations"]),
@@ -112,6 +157,7 @@ def _facts(fields: Mapping[str, Any]) -> KeyFacts:
         float(fields["created"]),
         None if ttl is None else float(ttl),
         bool(fields.get("bootstraps", False)),
+        None if levels is None else KeyLevels.from_json(levels),
     )
 
 
@@ -133,6 +179,7 @@ class KeyPair:
         folder: Path,
         *,
         bootstraps: bool = False,
+        key_levels: KeyLevels | None = None,
         ttl: float | None = None,
         progress: Progress = no_progress,
         allow_insecure: bool = False,
@@ -145,28 +192,55 @@ class KeyPair:
             relinearization: whether to make the relinearisation key.
             folder: where the frames are written.
             bootstraps: whether to make the keys of bootstrapping.
+            key_levels: the highest level that each key is for: they are trimmed to it. None for
+                the top.
             ttl: seconds the keys may be used for.
             progress: hears "keys", how many are made, and how many there are.
             allow_insecure: accept parameters below 128 bits, in tests.
 
         Raises:
             SecurityError: parameters below 128 bits, and not `allow_insecure`.
+            ParameterError: levels of other keys than those asked for, or above the parameters.
             KeyFileError: the folder cannot be written.
             UnusableEnvironmentError: OpenFHE cannot be imported, or the process was forked.
         """
         context = make_context(params, allow_insecure=allow_insecure)
         secret = SecretKey.generate(context)
         frames = FrameFolder(folder)
-        purposes = needed_keys(params, rotations, relinearization, bootstraps)
-        total = len(purposes)
+        steps = tuple(sorted(rotations))
+        asked = KeyFacts(
+            params, steps, relinearization, (), time.time(), ttl, bootstraps, key_levels
+        )
+        keys = asked.checked()
         entries: list[FrameEntry] = []
-        progress("keys", 0, total)
-        for frame in evaluation_frames(context, secret, purposes):
+        progress("keys", 0, len(keys))
+        for frame in evaluation_frames(context, secret, keys):
             entries.append(frames.add(frame))
-            progress("keys", len(entries), total)
-        steps, made = tuple(sorted(rotations)), tuple(entries)
-        facts = KeyFacts(params, steps, relinearization, made, time.time(), ttl, bootstraps)
-        return cls(facts, context, secret, frames)
+            progress("keys", len(entries), len(keys))
+        return cls(replace(asked, frames=tuple(entries)), context, secret, frames)
+
+    @classmethod
+    def for_model(
+        cls,
+        signature: Signature,
+        folder: Path,
+        *,
+        ttl: float | None = None,
+        progress: Progress = no_progress,
+        allow_insecure: bool = False,
+    ) -> KeyPair:
+        """Make the keys a model needs; arguments and errors are those of `generate`."""
+        return cls.generate(
+            signature.params,
+            signature.rotations,
+            signature.relinearization,
+            folder,
+            bootstraps=signature.bootstraps,
+            key_levels=signature.key_levels,
+            ttl=ttl,
+            progress=progress,
+            allow_insecure=allow_insecure,
+        )
 
     @classmethod
     def load(
@@ -221,9 +295,8 @@ class KeyPair:
         """
         if self.facts.expired(now()):
             raise ExpiredKeyError("these keys are older than they may be: make new ones")
-        facts = self.facts
-        made = needed_keys(self.params, facts.rotations, facts.relinearization, facts.bootstraps)
-        if self.params != signature.params or set(made) != set(signature.needed_keys):
+        made = set(self.facts.made)
+        if self.params != signature.params or made != set(signature.needed_keys):
             raise ParameterMismatchError(
                 f"these keys were not made for {signature.model!r} version {signature.version}: "
                 "make keys from its signature"
@@ -231,33 +304,39 @@ class KeyPair:
 
 
 def evaluation_frames(
-    context: ClientContext, secret: SecretKey, purposes: Iterable[Purpose]
+    context: ClientContext, secret: SecretKey, needed: Iterable[NeededKey]
 ) -> Iterator[bytes]:
     """Make evaluation keys one at a time and yield each as a frame; one is in memory at a time."""
     params = context.params
-    for key in make_keys(context, secret, purposes):
-        yield encode_evaluation_key(key, params.moduli, params.special_moduli)
+    wanted = tuple(needed)
+    for want, key in zip(wanted, make_keys(context, secret, wanted), strict=True):
+        moduli, special = params.moduli, params.special_moduli
+        yield encode_evaluation_key(key, moduli, special, limbs=want.limbs)
 
 
 def make_keys(
-    context: ClientContext, secret: SecretKey, purposes: Iterable[Purpose]
+    context: ClientContext, secret: SecretKey, needed: Iterable[NeededKey]
 ) -> Iterator[EvaluationKey]:
-    """Make evaluation keys one at a time; the two keys of a sparse secret are made together."""
+    """Make evaluation keys one at a time, each trimmed to the limbs that are needed.
+
+    OpenFHE makes keys with all limbs; one such key is in memory at a time, but the two of a sparse
+    secret are made together.
+    """
     sparse: SparseKeys | None = None
-    for kind, element in purposes:
-        match kind:
+    for want in needed:
+        match want.kind:
             case KeyKind.RELINEARIZATION:
                 with _MAKING:
                     archive = secret.relinearization_archive()
                 key, _ = read_relinearization_key(archive)
             case KeyKind.ROTATION:
                 with _MAKING:
-                    archive = secret.automorphism_archive(element)
-                key = read_automorphism_keys(archive)[0][element]
+                    archive = secret.automorphism_archive(want.element)
+                key = read_automorphism_keys(archive)[0][want.element]
             case KeyKind.TO_SPARSE | KeyKind.FROM_SPARSE:
                 sparse = sparse or _sparse_keys(secret)
-                key = sparse.to_sparse if kind is KeyKind.TO_SPARSE else sparse.from_sparse
-        yield _checked(context, key, kind, element)
+                key = sparse.to_sparse if want.kind is KeyKind.TO_SPARSE else sparse.from_sparse
+        yield trimmed(_checked(context, key, want), want.limbs, context.params)
 
 
 def _sparse_keys(secret: SecretKey) -> SparseKeys:
@@ -266,9 +345,9 @@ def _sparse_keys(secret: SecretKey) -> SparseKeys:
     return read_sparse_keys(archive)
 
 
-def _checked(context: ClientContext, key: ForeignKey, kind: KeyKind, element: int) -> EvaluationKey:
+def _checked(context: ClientContext, key: ForeignKey, want: NeededKey) -> EvaluationKey:
     params = context.params
-    _, special = key_moduli(kind, params.log_n, params.moduli, params.special_moduli)
+    _, special = key_moduli(want.kind, params.log_n, params.moduli, params.special_moduli)
     if key.special_moduli != special:
         raise ParameterError("OpenFHE uses other special moduli than the parameters: use 1.6.1")
-    return EvaluationKey(key.limbs, kind, element, params.digest)
+    return EvaluationKey(key.limbs, want.kind, want.element, params.digest)

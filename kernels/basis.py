@@ -106,6 +106,7 @@ def mod_up(basis: Basis, a: Limbs, digits: Limbs, scratch: Limbs, *, batch: int 
         ring.address(scratch, basis.limbs * batch),
         None,
         0,
+        0,
         None,
     )
 

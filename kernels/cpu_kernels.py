@@ -131,7 +131,7 @@ class CpuKernels:
 
     def key_table(self, keys: Sequence[LimbArray]) -> KeyTable:
         """Take the addresses of switching keys."""
-        return KeyPointers(self.ring, [_own(key) for key in keys])
+        return KeyPointers(self.ring, [_own(key) for key in keys], self._bases[0].specials)
 
     def part(self, a: LimbArray, component: int) -> LimbArray:
         """Return a view of one component."""

@@ -16,32 +16,38 @@ class KeyPointers:
 
     Args:
         ring: the primes of Q and P.
-        keys: each of shape (2, dnum, limbs of Q + limbs of P, N), NTT form, at the top level.
+        keys: all of one shape (2, digits, limbs of Q + primes of P, N), NTT form; trimmed ones
+            have fewer limbs of Q than the ring, and fewer digits.
+        specials: primes of P.
 
     Raises:
         InternalError: a shape does not fit.
 
     Attributes:
         batch: how many.
-        dnum: digits of a key.
+        digits: of a key.
+        limbs: of Q, of a key.
         address: of the pointers.
     """
 
-    __slots__ = ("_keys", "_places", "address", "batch", "dnum")
+    __slots__ = ("_keys", "_places", "address", "batch", "digits", "limbs")
 
-    def __init__(self, ring: Ring, keys: Sequence[Limbs]) -> None:
+    def __init__(self, ring: Ring, keys: Sequence[Limbs], specials: int) -> None:
         if not keys:
             raise InternalError("a batch has at least one key")
         full, shape = len(ring.moduli), keys[0].shape
-        if len(shape) != 4 or shape[0] != 2 or shape[2] != full:
-            raise InternalError(f"a key of shape (2, dnum, {full}, N) expected, got {shape}")
+        if len(shape) != 4 or shape[0] != 2 or not specials < shape[2] <= full:
+            raise InternalError(
+                f"a key of shape (2, digits, {specials + 1} to {full}, N) expected, got {shape}"
+            )
         if any(key.shape != shape for key in keys):
             raise InternalError(f"keys of shape {shape} expected, got {[k.shape for k in keys]}")
         self._keys = tuple(keys)  # alive as long as their addresses are in use
-        self._places = np.array([ring.address(k, 2 * shape[1] * full) for k in keys], np.uint64)
+        self._places = np.array([ring.address(k, 2 * shape[1] * shape[2]) for k in keys], np.uint64)
         self.address = int(self._places.ctypes.data)
         self.batch = len(keys)
-        self.dnum = shape[1]
+        self.digits = shape[1]
+        self.limbs = shape[2] - specials
 
 
 def key_product(
@@ -67,7 +73,8 @@ def key_product(
         ring.address(a, basis.limbs * keys.batch),
         ring.address(digits, basis.digits * basis.rows * keys.batch),
         keys.address,
-        keys.dnum,
+        keys.digits,
+        keys.limbs,
         ring.address(out, 2 * basis.rows * keys.batch),
     )
 
@@ -102,13 +109,17 @@ def switch(
         ring.address(digits, basis.digits * basis.rows * keys.batch),
         ring.address(scratch, basis.limbs * keys.batch),
         keys.address,
-        keys.dnum,
+        keys.digits,
+        keys.limbs,
         ring.address(out, 2 * basis.rows * keys.batch),
     )
 
 
 def _pointers(basis: Basis, key: Limbs | KeyPointers) -> KeyPointers:
-    keys = key if isinstance(key, KeyPointers) else KeyPointers(basis.ring, [key])
-    if keys.dnum < basis.digits:
-        raise InternalError(f"a key of shape (2, {basis.digits}, ...) expected, got {keys.dnum}")
+    keys = key if isinstance(key, KeyPointers) else KeyPointers(basis.ring, [key], basis.specials)
+    if keys.digits < basis.digits or keys.limbs < basis.limbs:
+        raise InternalError(
+            f"a key of {basis.digits} digits and {basis.limbs} limbs of Q, or more, expected, got "
+            f"{keys.digits} and {keys.limbs}"
+        )
     return keys

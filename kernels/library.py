@@ -36,8 +36,8 @@ _SIGNATURES: dict[str, tuple[object, ...]] = {
         *(ctypes.c_int, _POINTER),
     ),
     "tacit_dot_pairs": (*_BATCH, _COUNT, *((_POINTER,) * 4)),
-    "tacit_mod_up": (*_LEVEL, _COUNT, *((_POINTER,) * 4), _COUNT, _POINTER),
-    "tacit_key_product": (*_LEVEL, _COUNT, *((_POINTER,) * 3), _COUNT, _POINTER),
+    "tacit_mod_up": (*_LEVEL, _COUNT, *((_POINTER,) * 4), _COUNT, _COUNT, _POINTER),
+    "tacit_key_product": (*_LEVEL, _COUNT, *((_POINTER,) * 3), _COUNT, _COUNT, _POINTER),
     "tacit_mod_down": (*_LEVEL, _COUNT, _COUNT, *((_POINTER,) * 4)),
     "tacit_rescale": (*_LEVEL, _COUNT, _COUNT, *((_POINTER,) * 3)),
 }

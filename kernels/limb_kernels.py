@@ -93,8 +93,9 @@ class LimbKernels(Protocol):
         """Take a switching key in, for `key_table` alone; it may stay in the host's memory.
 
         Args:
-            words: shape (2, dnum, limbs of Q + primes of P at the top, N), NTT form; the part that
-                is added to the first component first.
+            words: shape (2, digits, limbs of Q + primes of P, N), NTT form; the part that is added
+                to the first component first. A trimmed key has limbs q_0 .. q_l only and the
+                digits that these fill, and switches ciphertexts of level l and below.
         """
         ...
 
@@ -137,7 +138,7 @@ class LimbKernels(Protocol):
         """Prepare switching keys, one per batch entry; the same array may come more than once.
 
         Args:
-            keys: each from `upload_key`.
+            keys: each from `upload_key`, all trimmed alike.
         """
         ...
 

@@ -15,7 +15,6 @@ from tacit.bootstrap import Bootstrap
 from tacit.bootstrap_levels import bootstrap_depth, bootstrap_deviation, raised_level
 from tacit.chebyshev import chebyshev_depth
 from tacit.errors import ParameterError, SecurityError
-from tacit.evaluation_keys import needed_keys
 from tacit.fourier import evaluate_series, fit_series
 from tacit.model_compiler.builder import CircuitBuilder
 from tacit.model_compiler.cost import predict
@@ -246,9 +245,8 @@ def _priced(
     value = builder.input(plan.to_coefficients)
     series = np.ones((2, degree + 1))
     circuit = builder.build([builder.bootstrap(value, plan, series, "bootstrap")])
-    keys = needed_keys(params, circuit.rotations, True, True)
-    seconds = predict(circuit, params, times).seconds
-    return BootstrapChoice(params, plan, seconds, len(keys) * params.evaluation_key_bytes)
+    prediction = predict(circuit, params, times)
+    return BootstrapChoice(params, plan, prediction.seconds, prediction.key_bytes)
 
 
 def _depth(

@@ -77,6 +77,7 @@ def write_report(
         "plans": {name: _plan(plan) for name, plan in plans.items()},
         "plan_reasons": dict(reasons),
         "key_bytes": signature.key_bytes,
+        "full_key_bytes": signature.full_key_bytes,
         "memory": memory_facts(signature, {n: p.circuit for n, p in plans.items()}),
         "pass_seconds": dict(pass_seconds),
         "target": times.backend.value,

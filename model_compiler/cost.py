@@ -29,7 +29,8 @@ from tacit.circuit import (
     last_uses,
 )
 from tacit.decompose import chebyshev_by_powers
-from tacit.evaluation_keys import needed_keys
+from tacit.evaluation_keys import keys_at, keys_bytes
+from tacit.key_levels import circuit_key_levels
 from tacit.model_compiler.bsgs import RotationCosts
 from tacit.model_compiler.coarse_costs import (
     Parts,
@@ -56,7 +57,8 @@ class Prediction:
         seconds_by_layer: by node label, in circuit order.
         operations: how often each fine operation runs ("rotate", "baby", "multiply", ...).
         rotation_keys: Galois keys.
-        key_bytes: evaluation keys, the relinearisation key included.
+        key_bytes: evaluation keys, the relinearisation key included, each trimmed to the levels
+            of its use.
         plaintext_bytes: encoded constants, kept between evaluations.
         ciphertext_bytes: ciphertexts alive at once, at most.
         prepare_seconds: encoding the constants, once; 0 where the table has no price for it.
@@ -106,13 +108,13 @@ def predict(circuit: Circuit, params: CryptoParams, times: MachineTimes) -> Pred
         peak.after(index)
 
     execute(circuit, [circuit.types[v] for v in circuit.inputs], model, observe)
-    keys = needed_keys(params, circuit.rotations, circuit.needs_relinearization, circuit.bootstraps)
+    keys = keys_at(circuit_key_levels(circuit, params), params)
     return Prediction(
         seconds=model.milliseconds / 1e3,
         seconds_by_layer=by_layer,
         operations=dict(model.operations),
         rotation_keys=len(circuit.rotations),
-        key_bytes=len(keys) * params.evaluation_key_bytes,
+        key_bytes=keys_bytes(keys, params),
         plaintext_bytes=model.plaintext_bytes,
         ciphertext_bytes=peak.most,
         prepare_seconds=model.prepare_seconds,

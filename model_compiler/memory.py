@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.circuit import Circuit, WeightedSumPlan
+from tacit.evaluation_keys import full_key, keys_bytes
 from tacit.model_compiler.cost import CostModel, execute_types
 from tacit.model_compiler.native_arrays import pool_bytes
 from tacit.model_compiler.op_times import Backend, MachineTimes
 from tacit.params import CryptoParams
 from tacit.signature import Plan, Signature, TensorSpec
-from tacit.wire import Packing, ciphertext_frame_bytes, evaluation_key_frame_bytes
+from tacit.wire import Packing, ciphertext_frame_bytes
 
 Floats = NDArray[np.float64]
 
@@ -34,26 +35,20 @@ class KeyMemory:
     """What one customer's evaluation keys take.
 
     Attributes:
-        keys: rotation keys and the relinearisation key.
-        each_bytes: one key in the server's memory.
-        each_upload_bytes: its frame, sent once.
+        keys: rotation keys, the relinearisation key and those of bootstrapping.
+        total_bytes: all of them in the server's memory, trimmed to the levels of their use.
+        upload_bytes: all frames, sent once.
+        full_bytes: all keys in memory if none was trimmed.
+        full_upload_bytes: their frames.
         permutation_bytes: tables of the rotations' permutations.
     """
 
     keys: int
-    each_bytes: int
-    each_upload_bytes: int
+    total_bytes: int
+    upload_bytes: int
+    full_bytes: int
+    full_upload_bytes: int
     permutation_bytes: int
-
-    @property
-    def total_bytes(self) -> int:
-        """All keys in memory."""
-        return self.keys * self.each_bytes
-
-    @property
-    def upload_bytes(self) -> int:
-        """All frames."""
-        return self.keys * self.each_upload_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +82,14 @@ class PlanMemory:
 def key_memory(signature: Signature) -> KeyMemory:
     """Account for one customer's keys."""
     params, rotations = signature.params, len(signature.rotations)
-    moduli = params.moduli + params.special_moduli
+    keys = signature.needed_keys
+    full = [full_key(key, params) for key in keys]
     return KeyMemory(
-        keys=len(signature.needed_keys),
-        each_bytes=params.evaluation_key_bytes,
-        each_upload_bytes=evaluation_key_frame_bytes(
-            Packing.BITS, params.log_n, moduli, params.dnum
-        ),
+        keys=len(keys),
+        total_bytes=keys_bytes(keys, params),
+        upload_bytes=sum(key.frame_bytes(params) for key in keys),
+        full_bytes=keys_bytes(full, params),
+        full_upload_bytes=sum(key.frame_bytes(params) for key in full),
         permutation_bytes=(rotations + signature.bootstraps) * params.n // 2,
     )
 
@@ -135,11 +131,7 @@ def memory_facts(signature: Signature, circuits: dict[str, Circuit]) -> dict[str
     """Return the whole account, JSON-serialisable, for reports."""
     keys, params = key_memory(signature), signature.params
     return {
-        "keys": {
-            **asdict(keys),
-            "total_bytes": keys.total_bytes,
-            "upload_bytes": keys.upload_bytes,
-        },
+        "keys": asdict(keys),
         "table_bytes": table_bytes(params),
         "plans": {
             plan.name: _facts(signature, plan_memory(circuits[plan.name], params, plan))

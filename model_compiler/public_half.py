@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from tacit.key_levels import circuit_key_levels
 from tacit.model_compiler.lowering.plans import PlanChoice
 from tacit.model_compiler.passes.calibrate import Ranges
 from tacit.model_compiler.passes.ranges import TensorRange
@@ -42,7 +43,9 @@ def make_signature(
         model=graph.name,
         version=version,
         params=params,
-        plans=tuple(_plan(name, plan, scaled, ranges, worst) for name, plan in plans.items()),
+        plans=tuple(
+            _plan(name, plan, params, scaled, ranges, worst) for name, plan in plans.items()
+        ),
         model_inputs=dict(graph.model_inputs),
         model_outputs=graph.model_outputs,
         prologue=graph.prologue,
@@ -54,6 +57,7 @@ def make_signature(
 def _plan(
     name: str,
     plan: PlanChoice,
+    params: CryptoParams,
     scaled: ScaledGraph,
     ranges: Ranges,
     approximation_error: float,
@@ -71,6 +75,7 @@ def _plan(
         seconds=plan.prediction.seconds,
         precision_bits=min(bits(plan.error + approximation_error), 53.0),
         bootstraps=lowered.circuit.bootstraps,
+        key_levels=circuit_key_levels(lowered.circuit, params),
     )
 
 

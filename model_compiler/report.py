@@ -51,7 +51,7 @@ def summary_lines(artifact: Artifact) -> list[str]:
         f"keys        {len(signature.rotations)} rotation key(s)"
         f"{' and relinearisation' if signature.relinearization else ''}"
         f"{' and those of bootstrapping' if signature.bootstraps else ''}, "
-        f"{signature.key_bytes / 1e6:.1f} MB",
+        f"{signature.key_bytes / 1e6:.1f} MB (untrimmed {signature.full_key_bytes / 1e6:.1f} MB)",
     ]
     for plan in signature.plans:
         lines.append(_plan_line(plan, _plan_facts(report, plan.name)))

@@ -81,9 +81,9 @@ def memory_rows(report: Facts) -> list[tuple[str, str]]:
     rows = [
         (
             "keys of one customer",
-            f"{keys['keys']} of {_size(keys['each_bytes'])}, {_size(keys['total_bytes'])}; "
-            f"upload {keys['keys']} of {_size(keys['each_upload_bytes'])}, "
-            f"{_size(keys['upload_bytes'])}",
+            f"{keys['keys']}, {_size(keys['total_bytes'])} in memory, upload "
+            f"{_size(keys['upload_bytes'])}; untrimmed {_size(keys['full_bytes'])}, upload "
+            f"{_size(keys['full_upload_bytes'])}",
         ),
         ("tables", _size(facts["table_bytes"])),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Sequence
 from pathlib import Path
 
 from tacit import wire
@@ -12,8 +13,6 @@ from tacit.errors import (
     ParameterMismatchError,
     TruncatedError,
 )
-from tacit.moduli import encapsulation_moduli
-from tacit.params import CryptoParams, SecretDistribution
 from tacit.runtime.key_declarations import FrameDeclaration, KeyDeclaration
 from tacit.runtime.repository import Repository
 from tacit.runtime.requests import Frame
@@ -55,9 +54,7 @@ class WireKeyRules:
             raise OversizedError(f"{len(digests)} key frames declared, {needed} are needed")
         if len(digests) < needed:
             raise TruncatedError(f"{len(digests)} key frames declared, {needed} are needed")
-        lengths = key_frame_lengths(params)
-        for frame in declared.frames:
-            _check_length(frame, lengths)
+        _check_lengths(declared.frames, key_frame_lengths(to))
 
     def check_frame(self, path: Path, to: Signature) -> int:
         """Read a whole frame and check every residue; returns its purpose.
@@ -76,12 +73,12 @@ class WireKeyRules:
 
     def purposes(self, signature: Signature) -> frozenset[int]:
         """Return the purposes of a complete key set."""
-        return frozenset(element for _, element in signature.needed_keys)
+        return frozenset(key.element for key in signature.needed_keys)
 
 
 def galois_elements(signature: Signature) -> frozenset[int]:
     """Return the elements of the keys a model needs, but for relinearisation."""
-    return frozenset(element for _, element in signature.needed_keys) - {RELINEARIZATION}
+    return frozenset(key.element for key in signature.needed_keys) - {RELINEARIZATION}
 
 
 def key_expectation(signature: Signature) -> wire.KeyExpectation:
@@ -94,19 +91,20 @@ def key_expectation(signature: Signature) -> wire.KeyExpectation:
         params.special_moduli,
         params.dnum,
         galois_elements(signature),
+        {
+            key.element: key.limbs
+            for key in signature.needed_keys
+            if key.kind is not wire.KeyKind.TO_SPARSE
+        },
     )
 
 
-def key_frame_lengths(params: CryptoParams) -> frozenset[int]:
-    """Return the lengths that an evaluation-key frame can have."""
-    shapes = [(params.moduli + params.special_moduli, params.dnum)]
-    if params.secret is SecretDistribution.SPARSE_ENCAPSULATED:
-        shapes.append((params.moduli[:1] + encapsulation_moduli(params.log_n, params.moduli), 1))
-    return frozenset(
-        wire.evaluation_key_frame_bytes(packing, params.log_n, moduli, digits)
-        for packing in wire.Packing
-        for moduli, digits in shapes
-    )
+def key_frame_lengths(signature: Signature) -> list[tuple[int, ...]]:
+    """Return, for each evaluation key of a model, the length of its frame in each packing."""
+    return [
+        tuple(key.frame_bytes(signature.params, packing) for packing in wire.Packing)
+        for key in signature.needed_keys
+    ]
 
 
 def frame_key(frame: Frame) -> str:
@@ -126,11 +124,21 @@ def mapped(path: Path) -> memoryview:
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def _check_length(frame: FrameDeclaration, lengths: frozenset[int]) -> None:
-    if frame.length in lengths:
+def _check_lengths(frames: Sequence[FrameDeclaration], lengths: list[tuple[int, ...]]) -> None:
+    """Refuse lengths that are not those of all keys in one packing.
+
+    Which frame is which key shows when it arrives; its length is compared with that key's then.
+    """
+    declared = sorted(frame.length for frame in frames)
+    wanted = [sorted(packed) for packed in zip(*lengths, strict=True)]
+    if declared in wanted:
         return
-    message = (
-        f"a key frame of {frame.length} bytes declared; this configuration's have "
-        f"{', '.join(map(str, sorted(lengths)))} bytes"
+    close = max(
+        wanted, key=lambda packed: sum(a == b for a, b in zip(declared, packed, strict=True))
     )
-    raise OversizedError(message) if frame.length > max(lengths) else TruncatedError(message)
+    found, expected = next((a, b) for a, b in zip(declared, close, strict=True) if a != b)
+    message = (
+        f"a key frame of {found} bytes declared where one of {expected} bytes is needed: the "
+        f"model's signature asks for {len(close)} frames of {sum(close)} bytes in all"
+    )
+    raise TruncatedError(message) if found < expected else OversizedError(message)

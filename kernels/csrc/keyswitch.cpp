@@ -61,12 +61,13 @@ void extend_piece(const tacit_ring &ring, const tacit_basis &basis, uint32_t dig
 // key's piece is read once for neighbours that share it, and the digits' once for both halves.
 void product_row(const tacit_ring &ring, const tacit_basis &basis, uint32_t batch, uint32_t row,
                  const u64 *a, const u64 *digits, const u64 *const *keys, uint32_t dnum,
-                 u64 *out) {
+                 uint32_t key_limbs, u64 *out) {
     const size_t n = ring.n, stride = batch * n, piece = n < kPiece ? n : kPiece;
     const uint32_t rows = basis.limbs + basis.specials;
-    const uint32_t key_rows = basis.first_special + basis.specials;
-    const uint32_t count = digits_of(basis), index = modulus_of(basis, row);
-    const Modulus &m = ring.moduli[index];
+    const uint32_t key_rows = key_limbs + basis.specials;
+    const uint32_t key_row = row < basis.limbs ? row : key_limbs + row - basis.limbs;
+    const uint32_t count = digits_of(basis);
+    const Modulus &m = ring.moduli[modulus_of(basis, row)];
     const u64 *x[kMostRows], *y[kMostRows];
     for (size_t start = 0; start < n; start += piece)
         for (uint32_t entry = 0; entry < batch; ++entry) {
@@ -75,7 +76,7 @@ void product_row(const tacit_ring &ring, const tacit_basis &basis, uint32_t batc
                 x[d] = owns(basis, d, row) ? a + at : digits + size_t(d) * rows * stride + at;
             for (uint32_t part = 0; part < 2; ++part) {
                 for (uint32_t d = 0; d < count; ++d)
-                    y[d] = keys[entry] + ((size_t(part) * dnum + d) * key_rows + index) * n + start;
+                    y[d] = keys[entry] + ((size_t(part) * dnum + d) * key_rows + key_row) * n + start;
                 m.kernels->dot(m, piece, count, x, y, out + size_t(part) * rows * stride + at);
             }
         }
@@ -87,7 +88,8 @@ extern "C" {
 
 void tacit_mod_up(const tacit_ring *ring, const tacit_basis *basis, uint32_t batch,
                   const uint64_t *a, uint64_t *digits, uint64_t *scratch,
-                  const uint64_t *const *keys, uint32_t dnum, uint64_t *out) {
+                  const uint64_t *const *keys, uint32_t dnum, uint32_t key_limbs,
+                  uint64_t *out) {
     const size_t n = ring->n, stride = batch * n;
     const uint32_t rows = basis->limbs + basis->specials, count = digits_of(*basis);
     ring->pool->each(basis->limbs * batch, [&](uint32_t i) {
@@ -111,15 +113,15 @@ void tacit_mod_up(const tacit_ring *ring, const tacit_basis *basis, uint32_t bat
             u64 *x = digits + (size_t(digit) * rows + row) * stride;
             for (uint32_t entry = 0; entry < batch; ++entry) m.kernels->forward(m, x + entry * n);
         }
-        if (keys) product_row(*ring, *basis, batch, row, a, digits, keys, dnum, out);
+        if (keys) product_row(*ring, *basis, batch, row, a, digits, keys, dnum, key_limbs, out);
     });
 }
 
 void tacit_key_product(const tacit_ring *ring, const tacit_basis *basis, uint32_t batch,
                        const uint64_t *a, const uint64_t *digits, const uint64_t *const *keys,
-                       uint32_t dnum, uint64_t *out) {
+                       uint32_t dnum, uint32_t key_limbs, uint64_t *out) {
     ring->pool->each(basis->limbs + basis->specials, [&](uint32_t row) {
-        product_row(*ring, *basis, batch, row, a, digits, keys, dnum, out);
+        product_row(*ring, *basis, batch, row, a, digits, keys, dnum, key_limbs, out);
     });
 }
 

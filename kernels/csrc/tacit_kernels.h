@@ -96,12 +96,13 @@ typedef struct {
 // scratch: limbs rows. With keys, not null, also the product as tacit_key_product gives it.
 void tacit_mod_up(const tacit_ring *ring, const tacit_basis *basis, uint32_t batch,
                   const uint64_t *a, uint64_t *digits, uint64_t *scratch,
-                  const uint64_t *const *keys, uint32_t dnum, uint64_t *out);
+                  const uint64_t *const *keys, uint32_t dnum, uint32_t key_limbs, uint64_t *out);
 // out (2 blocks of limbs + specials rows) = sum_d digit_d keys[entry][.][d]: one key per entry of
-// the batch, of shape (2, dnum, first_special + specials, N). Neighbours of one key share its rows.
+// the batch, of shape (2, dnum, key_limbs + specials, N), with key_limbs >= limbs and as many
+// digits as `limbs` fills, or more. Neighbours of one key share its rows.
 void tacit_key_product(const tacit_ring *ring, const tacit_basis *basis, uint32_t batch,
                        const uint64_t *a, const uint64_t *digits, const uint64_t *const *keys,
-                       uint32_t dnum, uint64_t *out);
+                       uint32_t dnum, uint32_t key_limbs, uint64_t *out);
 // Divide `blocks` blocks of limbs + specials rows by P, rounding as OpenFHE does (down); add the
 // limbs rows at plus[block] where that is not null, and the shared rows at `shared` if not null.
 // The special rows of x are overwritten.

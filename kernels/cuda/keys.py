@@ -11,7 +11,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from tacit.errors import OutOfMemoryError
+from tacit.errors import InternalError, OutOfMemoryError
 from tacit.kernels.cuda.device import Device, Pinned
 from tacit.kernels.cuda.memory import Block
 
@@ -22,7 +22,7 @@ class CudaKey:
     """A switching key in host memory.
 
     Attributes:
-        shape: (2, dnum, limbs of Q + primes of P, N).
+        shape: (2, digits, limbs of Q + primes of P, N); trimmed keys have fewer limbs and digits.
         pinned: its words.
     """
 
@@ -45,12 +45,20 @@ class CudaKeyTable:
         keys: kept from being freed.
         block: their addresses, in device memory.
         written: the addresses that the block holds.
+        digits: of each key.
+        rows: of each key: limbs of Q and primes of P.
+
+    Raises:
+        InternalError: there is no key, or they are not of one shape.
     """
 
-    __slots__ = ("block", "keys", "written")
+    __slots__ = ("block", "digits", "keys", "rows", "written")
 
     def __init__(self, keys: tuple[CudaKey, ...], block: Block) -> None:
+        if len({key.shape for key in keys}) != 1:
+            raise InternalError(f"keys of one shape expected, got {[key.shape for key in keys]}")
         self.keys = keys
+        _, self.digits, self.rows, _ = keys[0].shape
         self.block = block
         self.written: tuple[int, ...] = ()
 

@@ -113,11 +113,18 @@ class CudaKernels:
         """Copy a switching key to pinned host memory; it comes to the device when it is used.
 
         Raises:
-            InternalError: another shape than (2, dnum, limbs of Q + primes of P, N).
+            InternalError: another shape than (2, digits, limbs of Q + primes of P, N), with all
+                limbs or, trimmed, with fewer and the digits that these fill.
         """
-        shape = (2, self.params.dnum, len(self._ring.moduli), self.params.n)
-        if words.shape != shape:
-            raise InternalError(f"a key of shape {shape} expected, got {words.shape}")
+        specials, shape = len(self.params.special_moduli), words.shape
+        limbs = shape[2] - specials if words.ndim == 4 else 0
+        if not 1 <= limbs <= len(self._levels):
+            raise InternalError(
+                f"a key of shape (2, digits, limbs of Q + {specials}, N) expected, got {shape}"
+            )
+        digits = self._levels[limbs - 1].digits
+        if shape != (2, digits, limbs + specials, self.params.n):
+            raise InternalError(f"a key of {limbs} limbs of Q has {digits} digits, got {shape}")
         return CudaKey(shape, self._device.pin(words))
 
     def download(self, a: DeviceArray) -> Words:
@@ -317,13 +324,17 @@ class CudaKernels:
         at = self._levels[limbs - 1]
         if keys.batch != batch or digits.shape != (at.digits, at.rows, batch, n):
             raise InternalError(f"{keys.batch} keys, digits {digits.shape}, for {a.shape}")
+        key_limbs = keys.rows - (at.rows - at.limbs)
+        if keys.digits < at.digits or key_limbs < limbs:
+            raise InternalError(f"keys of {key_limbs} limbs of Q, for a ciphertext of {limbs}")
         out = self._array(2, at.rows, batch)
         pieces = -(-n // (2 * _THREADS))
         arguments = structures.KeyProduct(
             *(self._ring.address, structures.Rows(limbs, at.full_limbs)),
             *(a.address, digits.address, keys.block.address, out.address),
-            *(at.rows, at.digits, at.alpha, self.params.dnum, len(self._ring.moduli), batch),
+            *(at.rows, at.digits, at.alpha, keys.digits, keys.rows, batch),
             entries_per_block(self._device, pieces * at.rows, batch),
+            key_limbs,
         )
         chunks = -(-batch // arguments.per_block)
         threads = min(_THREADS, n // 2)

@@ -68,7 +68,7 @@ class Recorded:
 
         Args:
             inputs: of the example's shapes.
-            tables: of the same batch sizes as `tables`; by default those.
+            tables: of the same batch sizes and keys' shapes as `tables`; by default those.
 
         Raises:
             InternalError: other shapes, or another number of tables.
@@ -77,8 +77,10 @@ class Recorded:
         used = self.tables if tables is None else tables
         if [a.shape for a in inputs] != [a.shape for a in self._inputs]:
             raise InternalError("inputs of other shapes than those that were recorded")
-        if [t.batch for t in used] != [t.batch for t in self.tables]:
-            raise InternalError(f"{len(self.tables)} key tables of the same batches expected")
+        if [_form(table) for table in used] != [_form(table) for table in self.tables]:
+            raise InternalError(
+                f"{len(self.tables)} key tables of the same batches and shapes expected"
+            )
         outputs = [self._like(a) for a in self._outputs]
         with self._device.exclusive(), self._kernels.shelf.held([*self.tables, *used]):
             self._fill(self._inputs, inputs)
@@ -110,3 +112,8 @@ class Recorded:
     def _fill(self, targets: Sequence[DeviceArray], sources: Sequence[DeviceArray]) -> None:
         for target, source in zip(targets, sources, strict=True):
             self._device.copy(source.address, target.address, source.nbytes)
+
+
+def _form(table: CudaKeyTable) -> tuple[int, int, int]:
+    """Return what the recorded work takes for granted of a table."""
+    return table.batch, table.digits, table.rows

@@ -145,7 +145,7 @@ class KeyProduct(ctypes.Structure):
     _fields_ = (
         *(("moduli", _U64), ("basis", Rows), ("a", _U64), ("digits", _U64), ("keys", _U64)),
         *(("out", _U64), ("rows", _U32), ("count", _U32), ("alpha", _U32), ("dnum", _U32)),
-        *(("key_rows", _U32), ("batch", _U32), ("per_block", _U32), ("unused", _U32)),
+        *(("key_rows", _U32), ("batch", _U32), ("per_block", _U32), ("key_limbs", _U32)),
     )
 
 

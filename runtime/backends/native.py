@@ -102,11 +102,11 @@ class NativeEvaluator:
         """Multiply two ciphertexts of equal level and degree 1, and relinearise: degree 2.
 
         Raises:
-            UnknownKeyError: no relinearisation key.
+            UnknownKeyError: no relinearisation key for this level.
         """
         to = product_type(a.type, b.type)
         self._check(a, b)
-        keys, kernels = self._keys.relinearization(len(a.owners)), self._kernels
+        keys, kernels = self._keys.relinearization(len(a.owners), to.level), self._kernels
         product = kernels.tensor(a.limbs, b.limbs)
         switched, _ = kernels.switch(kernels.part(product, 2), keys.table)
         low = (kernels.part(product, 0), kernels.part(product, 1))
@@ -116,7 +116,7 @@ class NativeEvaluator:
         """Rotate the slots to the left.
 
         Raises:
-            UnknownKeyError: no Galois key for these steps.
+            UnknownKeyError: no Galois key for these steps at this level.
         """
         return self.rotate_many(a, (steps,))[0]
 
@@ -126,7 +126,7 @@ class NativeEvaluator:
         slots, batch, kernels = self._engine.params.slots, len(a.owners), self._kernels
         wanted = {step % slots: step for step in steps}
         wanted.pop(0, None)
-        found = {step: self._keys.rotation(name, batch) for step, name in wanted.items()}
+        found = {step: self._keys.rotation(name, batch, a.level) for step, name in wanted.items()}
         plus, halves = (kernels.part(a.limbs, 0), None), self._halves(a)
         second, digits = kernels.part(a.limbs, 1), None
         rotated = {0: a}

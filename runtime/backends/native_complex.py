@@ -60,7 +60,7 @@ class ComplexEvaluator(NativeEvaluator):
         Raises:
             UnknownKeyError: no Galois key for X -> X^-1.
         """
-        kernels, key = self._kernels, self._keys.conjugation(len(a.owners))
+        kernels, key = self._kernels, self._keys.conjugation(len(a.owners), a.level)
         product, _ = kernels.switch(kernels.part(a.limbs, 1), key.table)
         plus = (kernels.part(a.limbs, 0), None)
         limbs = kernels.mod_down(
@@ -81,7 +81,7 @@ class ComplexEvaluator(NativeEvaluator):
             return _made(limbs, ValueType(level), a)
         sparse = raising.to_sparse(words, self._keys.to_sparse(batch))
         limbs = kernels.upload(raising.raised(sparse, level + 1))
-        table = self._keys.from_sparse(batch)
+        table = self._keys.from_sparse(batch, level)
         product, _ = kernels.switch(kernels.part(limbs, 1), table)
         plus = (kernels.part(limbs, 0), None)
         return _made(kernels.mod_down(level, product, plus=plus), ValueType(level), a)

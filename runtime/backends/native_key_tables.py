@@ -51,31 +51,31 @@ class KeyTables:
             "evaluate each batch with the keys of its entries, in the same order"
         )
 
-    def relinearization(self, batch: int) -> SwitchKeys:
-        """Return the relinearisation keys.
+    def relinearization(self, batch: int, level: int) -> SwitchKeys:
+        """Return the relinearisation keys, for products at `level`.
 
         Raises:
-            UnknownKeyError: one is missing.
+            UnknownKeyError: one is missing, or is trimmed to lower levels.
         """
-        return self._find(1, batch, lambda client: client.relinearization_key())
+        return self._find(1, batch, level, lambda client: client.relinearization_key(level))
 
-    def rotation(self, steps: int, batch: int) -> SwitchKeys:
-        """Return the Galois keys for rotations by `steps` slots.
+    def rotation(self, steps: int, batch: int, level: int) -> SwitchKeys:
+        """Return the Galois keys for rotations by `steps` slots at `level`.
 
         Raises:
-            UnknownKeyError: one is missing.
+            UnknownKeyError: one is missing, or is trimmed to lower levels.
         """
         element = rotation_element(self.engine.params.log_n, steps)
-        return self._find(element, batch, lambda client: client.rotation_key(steps))
+        return self._find(element, batch, level, lambda client: client.rotation_key(steps, level))
 
-    def conjugation(self, batch: int) -> SwitchKeys:
-        """Return the Galois keys for conjugation.
+    def conjugation(self, batch: int, level: int) -> SwitchKeys:
+        """Return the Galois keys for conjugation at `level`.
 
         Raises:
-            UnknownKeyError: one is missing.
+            UnknownKeyError: one is missing, or is trimmed to lower levels.
         """
         element = 2 * self.engine.params.n - 1
-        return self._find(element, batch, lambda client: client.conjugation_key())
+        return self._find(element, batch, level, lambda client: client.conjugation_key(level))
 
     def to_sparse(self, batch: int) -> list[Words]:
         """Return the keys to each entry's sparse secret, in the host's memory.
@@ -85,25 +85,39 @@ class KeyTables:
         """
         return self._of_each(batch, lambda client: client.sparse_keys()[0])
 
-    def from_sparse(self, batch: int) -> KeyTable:
-        """Return the keys from the sparse secrets.
+    def from_sparse(self, batch: int, level: int) -> KeyTable:
+        """Return the keys from the sparse secrets, for ciphertexts raised to `level`.
 
         Raises:
-            UnknownKeyError: one is missing.
+            UnknownKeyError: one is missing, or is trimmed to lower levels.
         """
-        keys = self._of_each(batch, lambda client: client.sparse_keys()[1])
-        return self.engine.kernels.key_table(keys)
+        keys = self._of_each(batch, lambda client: client.sparse_keys(level)[1])
+        return self._table(keys)
 
     def _find(
-        self, element: int, batch: int, find: Callable[[NativeKeys], LimbArray]
+        self, element: int, batch: int, level: int, find: Callable[[NativeKeys], LimbArray]
     ) -> SwitchKeys:
         found = self._found.get((element, batch))
-        if found is None:
+        if found is None or level >= found.limbs:
             keys = self._of_each(batch, find)
-            table = self.engine.kernels.key_table(keys)
-            found = SwitchKeys(table, self.engine.galois(element))
+            limbs = self._keys[0].limbs(keys[0])
+            found = SwitchKeys(self._table(keys), self.engine.galois(element), limbs)
             self._found[element, batch] = found
         return found
+
+    def _table(self, keys: Sequence[LimbArray]) -> KeyTable:
+        """Prepare the keys of a batch, which share one circuit and so are trimmed alike.
+
+        Raises:
+            KeyMismatchError: they are not.
+        """
+        if any(key.shape != keys[0].shape for key in keys):
+            shapes = sorted({key.shape[1:3] for key in keys})
+            raise KeyMismatchError(
+                f"keys trimmed alike expected in one batch, got (digits, limbs) {shapes}: evaluate "
+                "clients whose keys follow different signatures one after the other"
+            )
+        return self.engine.kernels.key_table(keys)
 
     def _of_each(self, batch: int, find: Callable[[NativeKeys], K]) -> list[K]:
         clients = self._keys if len(self._keys) > 1 else self._keys * batch

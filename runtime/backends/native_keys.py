@@ -18,7 +18,8 @@ from tacit.errors import (
 )
 from tacit.kernels.automorphism import rotation_element
 from tacit.kernels.limb_kernels import Galois, KeyTable, LimbArray, Words
-from tacit.params import SecretDistribution
+from tacit.key_levels import circuit_key_levels
+from tacit.key_trimming import covered_limbs
 from tacit.runtime.backends.native_ciphertext import NativeCiphertext
 from tacit.runtime.backends.native_engine import NativeEngine
 from tacit.wire import Ciphertext, EvaluationKey, KeyKind
@@ -36,10 +37,12 @@ class SwitchKeys:
     Attributes:
         table: the keys.
         moved: X -> X for relinearisation.
+        limbs: of Q that all of them cover.
     """
 
     table: KeyTable
     moved: Galois
+    limbs: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,8 +52,8 @@ class NativeKeys:
     Attributes:
         engine: the parameters and what all their clients share.
         key_id: names the key set.
-        relinearization: shape (2, dnum, limbs of Q + limbs of P, N), in the device's memory, or
-            None.
+        relinearization: shape (2, digits, limbs of Q + limbs of P, N), in the device's memory, or
+            None; a trimmed key covers the lower levels only.
         rotations: such keys by Galois element; 2N - 1 is conjugation.
         to_sparse: from the secret to its sparse one, shape (2, 1, 3, N), modulo q_0 and the two
             primes of `encapsulation_moduli`, in the host's memory; or None.
@@ -73,62 +76,72 @@ class NativeKeys:
         own = sum(key.nbytes for key in single if key is not None)
         return own + sum(key.nbytes for key in self.rotations.values())
 
-    def relinearization_key(self) -> LimbArray:
-        """Return the relinearisation key.
+    def limbs(self, key: LimbArray) -> int:
+        """Return how many limbs of Q a key covers: it is for levels below that number."""
+        return key.shape[2] - len(self.engine.params.special_moduli)
+
+    def relinearization_key(self, level: int = 0) -> LimbArray:
+        """Return the relinearisation key, for products at `level`.
 
         Raises:
-            UnknownKeyError: there is none.
+            UnknownKeyError: there is none, or one for lower levels.
         """
-        if self.relinearization is None:
-            raise UnknownKeyError(f"a relinearisation key {_NEEDED}")
-        return self.relinearization
+        return self._reaching(self.relinearization, level, "a relinearisation key")
 
-    def rotation_key(self, steps: int) -> LimbArray:
-        """Return the key for rotations by `steps` slots.
+    def rotation_key(self, steps: int, level: int = 0) -> LimbArray:
+        """Return the key for rotations by `steps` slots at `level`.
 
         Raises:
-            UnknownKeyError: there is none.
+            UnknownKeyError: there is none, or one for lower levels.
         """
         key = self.rotations.get(rotation_element(self.engine.params.log_n, steps))
-        if key is None:
-            raise UnknownKeyError(f"a Galois key for rotations by {steps} slots {_NEEDED}")
-        return key
+        return self._reaching(key, level, f"a Galois key for rotations by {steps} slots")
 
-    def conjugation_key(self) -> LimbArray:
-        """Return the key for the complex conjugation of slots.
+    def conjugation_key(self, level: int = 0) -> LimbArray:
+        """Return the key for the complex conjugation of slots at `level`.
 
         Raises:
-            UnknownKeyError: there is none.
+            UnknownKeyError: there is none, or one for lower levels.
         """
         key = self.rotations.get(2 * self.engine.params.n - 1)
-        if key is None:
-            raise UnknownKeyError(f"a Galois key for conjugation {_NEEDED}")
-        return key
+        return self._reaching(key, level, "a Galois key for conjugation")
 
-    def sparse_keys(self) -> tuple[Words, LimbArray]:
-        """Return the keys to the sparse secret and back.
+    def sparse_keys(self, level: int = 0) -> tuple[Words, LimbArray]:
+        """Return the keys to the sparse secret, and back at `level`.
 
         Raises:
-            UnknownKeyError: one of them is missing.
+            UnknownKeyError: one of them is missing, or the second one is for lower levels.
         """
         if self.to_sparse is None or self.from_sparse is None:
             raise UnknownKeyError(f"keys to the sparse secret and back {_NEEDED}")
-        return self.to_sparse, self.from_sparse
+        back = self._reaching(self.from_sparse, level, "a key from the sparse secret")
+        return self.to_sparse, back
 
     def check(self, circuit: Circuit) -> None:
-        """Check that all keys are there that a circuit needs.
+        """Check that all keys are there that a circuit needs, for the levels it needs them at.
 
         Raises:
-            UnknownKeyError: one is missing.
+            UnknownKeyError: one is missing, or is for lower levels.
         """
-        if circuit.needs_relinearization:
-            self.relinearization_key()
-        for steps in sorted(circuit.rotations):
-            self.rotation_key(steps)
-        if circuit.bootstraps:
-            self.conjugation_key()
-            if self.engine.params.secret is SecretDistribution.SPARSE_ENCAPSULATED:
-                self.sparse_keys()
+        uses = circuit_key_levels(circuit, self.engine.params)
+        if uses.relinearization is not None:
+            self.relinearization_key(uses.relinearization)
+        for steps, level in sorted(uses.rotations.items()):
+            self.rotation_key(steps, level)
+        if uses.conjugation is not None:
+            self.conjugation_key(uses.conjugation)
+        if uses.from_sparse is not None:
+            self.sparse_keys(uses.from_sparse)
+
+    def _reaching(self, key: LimbArray | None, level: int, what: str) -> LimbArray:
+        if key is None:
+            raise UnknownKeyError(f"{what} {_NEEDED}")
+        if level >= self.limbs(key):
+            raise UnknownKeyError(
+                f"{what} at level {level} {_NEEDED}; the one given is trimmed to levels up to "
+                f"{self.limbs(key) - 1}"
+            )
+        return key
 
     def evaluator(self, circuit: Circuit) -> NativeEvaluator:
         """Make the evaluator of one circuit, its constants encoded in the engine that all share."""
@@ -204,19 +217,17 @@ def load_keys(engine: NativeEngine, key_id: bytes, keys: Iterable[EvaluationKey]
     """Take checked evaluation keys in; the processor does not copy them if they are contiguous.
 
     Raises:
-        ParameterMismatchError: a key for other parameters, or of another shape.
+        ParameterMismatchError: a key for other parameters, or of a shape that neither full nor
+            trimmed keys have.
     """
     params = engine.params
-    full = (2, params.dnum, len(params.moduli) + len(params.special_moduli), params.n)
     single: dict[KeyKind, LimbArray] = {}
     to_sparse: Words | None = None
     rotations: dict[int, LimbArray] = {}
     for key in keys:
         if key.params_digest != params.digest:
             raise ParameterMismatchError("an evaluation key made for other parameters")
-        shape = (2, 1, 3, params.n) if key.kind is KeyKind.TO_SPARSE else full
-        if key.limbs.shape != shape:
-            raise ParameterMismatchError(f"a key of shape {shape} expected, got {key.limbs.shape}")
+        covered_limbs(key, params)
         match key.kind:
             case KeyKind.TO_SPARSE:
                 to_sparse = np.ascontiguousarray(key.limbs, dtype=np.uint64)

@@ -71,7 +71,7 @@ def add_rotations(
     batch, second = a.shape[2], kernels.part(a, 1)
     total = kernels.times_p(a)
     first = kernels.scale(kernels.part(a, 0), engine.p_residues[: level + 1])
-    found = [keys.rotation(step, batch) for step in steps]
+    found = [keys.rotation(step, batch, level) for step in steps]
     digits = kernels.mod_up(second)
     for key in found:
         product = kernels.key_product(second, digits, key.table)
@@ -110,7 +110,7 @@ class _Run:
                 rotated[index, 0] = unmoved
             second, first, digits = kernels.part(limbs, 1), kernels.part(unmoved, 0), None
             for step in sorted(steps - {0}):
-                key = self.keys.rotation(step, limbs.shape[2])
+                key = self.keys.rotation(step, limbs.shape[2], self.level)
                 digits = kernels.mod_up(second) if digits is None else digits
                 product = kernels.key_product(second, digits, key.table)
                 moved = kernels.automorphism(self.level, product, key.moved, plus=first)
@@ -157,7 +157,7 @@ class _Run:
     ) -> LimbArray:
         """Rotate a sum and add it to the total, over QP and times P; `extended`: so is the sum."""
         kernels = self.engine.kernels
-        key = self.keys.rotation(giant, sums.shape[2])
+        key = self.keys.rotation(giant, sums.shape[2], self.level)
         first, second = kernels.part(sums, 0), kernels.part(sums, 1)
         if extended:
             second = kernels.mod_down(self.level, second)

@@ -15,6 +15,7 @@ from tacit.kernels.cuda.keys import CudaKeyTable
 from tacit.kernels.cuda.limb_kernels import CudaKernels
 from tacit.kernels.cuda.memory import DeviceArray
 from tacit.kernels.cuda.recorded import Recorded
+from tacit.key_levels import circuit_key_levels
 from tacit.runtime.backends.native_ciphertext import NativeCiphertext
 from tacit.runtime.backends.native_key_tables import KeyTables
 from tacit.runtime.backends.native_keys import NativeKeys, evaluator_for
@@ -46,7 +47,7 @@ class RecordedCircuit:
     ) -> None:
         if circuit.bootstraps:
             raise CircuitError("a circuit that bootstraps cannot be recorded: run it as it is")
-        self._circuit = circuit
+        self._uses = circuit_key_levels(circuit, keys[0].engine.params)
         self._kernels = kernels
         self._batch = len(keys)
         owners = tuple(client.key_id for client in keys)
@@ -99,9 +100,9 @@ class RecordedCircuit:
     def _tables(self, keys: KeyTables) -> dict[int, CudaKeyTable]:
         """Return the tables of all keys that the circuit may need, by steps; 0 relinearises."""
         made = {
-            steps: keys.rotation(steps, self._batch).table
-            for steps in sorted(self._circuit.rotations)
+            steps: keys.rotation(steps, self._batch, level).table
+            for steps, level in sorted(self._uses.rotations.items())
         }
-        if self._circuit.needs_relinearization:
-            made[0] = keys.relinearization(self._batch).table
+        if self._uses.relinearization is not None:
+            made[0] = keys.relinearization(self._batch, self._uses.relinearization).table
         return made  # type: ignore[return-value]

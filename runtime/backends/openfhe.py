@@ -25,6 +25,7 @@ from tacit.errors import LevelError
 from tacit.params import CryptoParams
 from tacit.runtime.backends.openfhe_bootstrap import Bootstrapping
 from tacit.runtime.backends.openfhe_calls import call, call_with_key
+from tacit.runtime.backends.openfhe_key_limits import KeyLimits
 from tacit.runtime.backends.openfhe_plaintexts import PlaintextBudget, PlaintextCache
 from tacit.runtime.backends.openfhe_rotations import Rotations
 from tacit.runtime.backends.openfhe_rounding import RotationCorrection
@@ -60,6 +61,7 @@ class OpenFHEEvaluator:
             default `DEFAULT_PLAINTEXT_BYTES` of its own. Only what circuits need is taken.
         correct_rotations: take OpenFHE's rounding error out of rotations (`openfhe_rounding`);
             without it they are OpenFHE's own, residue by residue.
+        limits: the highest levels of keys that were trimmed; None if none was.
     """
 
     def __init__(
@@ -70,19 +72,22 @@ class OpenFHEEvaluator:
         circuit: Circuit | None = None,
         budget: PlaintextBudget | None = None,
         correct_rotations: bool = True,
+        limits: KeyLimits | None = None,
     ) -> None:
         self._params = params
+        self._limits = limits or KeyLimits(params)
         self._context = context
         self._scales = tuple(params.scale(level) for level in range(params.depth + 1))
         budget = budget or PlaintextBudget(DEFAULT_PLAINTEXT_BYTES)
         self._plaintexts = PlaintextCache(params, context, budget)
         if circuit is not None:
+            self._limits.check(circuit)
             self._plaintexts.prepare(circuit)
         correction = RotationCorrection(params, context) if correct_rotations else None
         self._bootstrapping = Bootstrapping(params, context)
         if circuit is not None:
             self._prepare_bootstraps(circuit)
-        self._rotations = Rotations(params, context, correction)
+        self._rotations = Rotations(params, context, correction, self._limits)
 
     def type_of(self, a: openfhe.Ciphertext) -> ValueType:
         """Return level and degree as OpenFHE tracks them."""
@@ -117,9 +122,10 @@ class OpenFHEEvaluator:
         """Multiply two ciphertexts of equal level and degree 1, and relinearise: degree 2.
 
         Raises:
-            UnknownKeyError: no relinearisation key.
+            UnknownKeyError: no relinearisation key for this level.
         """
         to = product_type(self.type_of(a), self.type_of(b))
+        self._limits.check_relinearization(to.level)
         product = call_with_key(self._context.EvalMult, a, b, key="a relinearisation key")
         return self._checked(product, to)
 
@@ -127,7 +133,7 @@ class OpenFHEEvaluator:
         """Rotate the slots to the left.
 
         Raises:
-            UnknownKeyError: no Galois key for these steps.
+            UnknownKeyError: no Galois key for these steps at this level.
         """
         return self.rotate_many(a, (steps,))[0]
 
@@ -263,7 +269,9 @@ class OpenFHEEvaluator:
 
         Raises:
             LevelError: OpenFHE needs more levels than the parameters have.
+            UnknownKeyError: a key is missing, or trimmed.
         """
+        self._limits.check_bootstraps()
         to = bootstrapped_type(self.type_of(a), plan)
         made = self._bootstrapping.apply(a, plan, constants[plan.series])
         found = self.type_of(made)

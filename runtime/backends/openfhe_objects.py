@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import openfhe
 
 from tacit.circuit import Circuit
 from tacit.errors import InternalError, KeyMismatchError
+from tacit.key_trimming import covered_limbs, padded
 from tacit.openfhe_bytes import ForeignCiphertext, read_ciphertext, write_ciphertext
 from tacit.openfhe_context import Template, template_from_context
 from tacit.openfhe_keys import (
@@ -24,6 +25,7 @@ from tacit.openfhe_keys import (
 )
 from tacit.params import CryptoParams
 from tacit.runtime.backends.openfhe import DEFAULT_PLAINTEXT_BYTES, OpenFHEEvaluator
+from tacit.runtime.backends.openfhe_key_limits import KeyLimits
 from tacit.runtime.backends.openfhe_parameters import make_context
 from tacit.runtime.backends.openfhe_plaintexts import PlaintextBudget
 from tacit.wire import Ciphertext, EvaluationKey, KeyKind
@@ -33,7 +35,12 @@ from tacit.wire import Ciphertext, EvaluationKey, KeyKind
 class OpenFHEKeys:
     """One owner's evaluation keys, loaded into OpenFHE's tables for the life of the process.
 
-    `size_bytes` counts the keys' residues.
+    Trimmed keys were padded with zeros to the shape that OpenFHE expects: they save nothing here,
+    and evaluators refuse them above their levels.
+
+    Attributes:
+        size_bytes: of the keys' residues, padding included.
+        limits: the highest levels of trimmed keys.
     """
 
     params: CryptoParams
@@ -43,11 +50,18 @@ class OpenFHEKeys:
     tag: str
     size_bytes: int
     budget: PlaintextBudget
+    limits: KeyLimits
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def evaluator(self, circuit: Circuit) -> OpenFHEEvaluator:
-        """Make the evaluator of one circuit; all share a budget of encoded constants."""
-        return OpenFHEEvaluator(self.params, self.context, circuit=circuit, budget=self.budget)
+        """Make the evaluator of one circuit; all share a budget of encoded constants.
+
+        Raises:
+            UnknownKeyError: a key is trimmed to levels below those the circuit uses it at.
+        """
+        return OpenFHEEvaluator(
+            self.params, self.context, circuit=circuit, budget=self.budget, limits=self.limits
+        )
 
     def ciphertext(self, received: Ciphertext) -> openfhe.Ciphertext:
         """Rebuild a checked ciphertext as an OpenFHE object.
@@ -102,11 +116,12 @@ def load_keys(
     Args:
         params: what the keys were made for.
         key_id: names the key set.
-        keys: checked, each purpose once.
+        keys: checked, each purpose once; they may be trimmed.
         budget: of encoded constants; None for one of its own.
 
     Raises:
         InternalError: OpenFHE refuses what we wrote.
+        ParameterMismatchError: a key of a shape that neither full nor trimmed keys have.
     """
     context = make_context(params)
     # The context has its tables; without this, OpenFHE computes them again for every archive.
@@ -115,13 +130,17 @@ def load_keys(
     context.MakeCKKSPackedPlaintext([0.0] * params.slots)
     template = template_from_context(openfhe.Serialize(context, openfhe.BINARY))
     tag = f"tacit-{key_id.hex()}"
-    size_bytes = 0
+    size_bytes, levels = 0, {}
     for key in keys:
-        if not _load(params, template, tag, key):
+        limbs = padded(key, params)
+        if not _load(params, template, tag, replace(key, limbs=limbs)):
             raise InternalError("OpenFHE did not take an evaluation key")
-        size_bytes += key.limbs.nbytes
+        if limbs is not key.limbs:
+            levels[key.galois_element] = covered_limbs(key, params) - 1
+        size_bytes += limbs.nbytes
     budget = budget or PlaintextBudget(DEFAULT_PLAINTEXT_BYTES)
-    return OpenFHEKeys(params, context, template, key_id, tag, size_bytes, budget)
+    limits = KeyLimits(params, levels)
+    return OpenFHEKeys(params, context, template, key_id, tag, size_bytes, budget, limits)
 
 
 def _load(params: CryptoParams, template: Template, tag: str, key: EvaluationKey) -> bool:

@@ -14,6 +14,7 @@ import openfhe
 
 from tacit.params import CryptoParams
 from tacit.runtime.backends.openfhe_calls import call, call_with_key
+from tacit.runtime.backends.openfhe_key_limits import KeyLimits
 from tacit.runtime.backends.openfhe_rounding import RotationCorrection
 
 
@@ -24,6 +25,7 @@ class Rotations:
         params: the parameters.
         context: OpenFHE's, with Galois keys under the key tag of the ciphertexts.
         correction: takes out OpenFHE's rounding error, or None.
+        limits: the highest levels of trimmed keys.
     """
 
     def __init__(
@@ -31,7 +33,9 @@ class Rotations:
         params: CryptoParams,
         context: openfhe.CryptoContext,
         correction: RotationCorrection | None,
+        limits: KeyLimits,
     ) -> None:
+        self._limits = limits
         self._depth = params.depth
         self._slots = params.slots
         self._context = context
@@ -41,7 +45,7 @@ class Rotations:
         """Rotate one ciphertext by several steps, hoisted from two on; by 0 gives it itself.
 
         Raises:
-            UnknownKeyError: no Galois key for a step.
+            UnknownKeyError: no Galois key for a step at this level.
         """
         wanted = sorted({step % self._slots for step in steps} - {0})
         rotated = {0: a}
@@ -63,7 +67,7 @@ class Rotations:
             parts: (ciphertext, steps); 0 among the steps adds the ciphertext itself.
 
         Raises:
-            UnknownKeyError: no Galois key for a step.
+            UnknownKeyError: no Galois key for a step at this level.
         """
         reduced = [(a, [step % self._slots for step in steps]) for a, steps in parts]
         still = [a for a, steps in reduced for step in steps if not step]
@@ -110,10 +114,15 @@ class Rotations:
         return call(self._context.KeySwitchDown, total)
 
     def _keyed(
-        self, function: Callable[..., openfhe.Ciphertext], step: int, *operands: object
+        self,
+        function: Callable[..., openfhe.Ciphertext],
+        step: int,
+        a: openfhe.Ciphertext,
+        *operands: object,
     ) -> openfhe.Ciphertext:
+        self._limits.check_rotation(step, self._depth - a.GetLevel())
         key = f"a Galois key for rotations by {step} slots"
-        return call_with_key(function, *operands, key=key)
+        return call_with_key(function, a, *operands, key=key)
 
     def _corrected(self, moved: openfhe.Ciphertext) -> openfhe.Ciphertext:
         if self._correction is not None and moved.GetNoiseScaleDeg() == 1:

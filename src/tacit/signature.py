@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from tacit.clear_steps import ClearStep
 from tacit.errors import ArtifactError
-from tacit.evaluation_keys import Purpose, needed_keys
+from tacit.evaluation_keys import NeededKey, full_key, keys_at, keys_bytes
+from tacit.key_levels import KeyLevels, highest
 from tacit.layout import Layout
 from tacit.params import CryptoParams
 
@@ -63,6 +64,8 @@ class Plan:
         seconds: predicted evaluation time on the reference machine.
         precision_bits: predicted precision of the outputs against the float model.
         bootstraps: whether it needs the keys of bootstrapping (`needed_keys`).
+        key_levels: the highest level at which each of these keys is used; None for the top of the
+            parameters, as in artifacts that do not say.
     """
 
     name: str
@@ -74,6 +77,30 @@ class Plan:
     seconds: float
     precision_bits: float
     bootstraps: bool = False
+    key_levels: KeyLevels | None = None
+
+    def key_levels_for(self, params: CryptoParams) -> KeyLevels:
+        """Return the highest level at which each key is used."""
+        return self.key_levels or self._at_the_top(params)
+
+    def check_key_levels(self, params: CryptoParams) -> None:
+        """Return if the levels are of the plan's keys and within the parameters.
+
+        Raises:
+            ArtifactError: they are not.
+        """
+        found = self.key_levels_for(params)
+        if not found.same_keys(self._at_the_top(params)):
+            raise ArtifactError(f"plan {self.name!r} lists levels of other keys than it needs")
+        if any(not 0 <= level <= params.depth for level in found.levels()):
+            raise ArtifactError(
+                f"plan {self.name!r} uses keys at levels {sorted(set(found.levels()))}: "
+                f"0 to {params.depth} expected"
+            )
+
+    def _at_the_top(self, params: CryptoParams) -> KeyLevels:
+        asked = (self.rotations, self.relinearization, self.bootstraps)
+        return KeyLevels.same(params.depth, params, *asked)
 
     def evaluations(self, rows: int) -> int:
         """Count the evaluations that `rows` rows need."""
@@ -106,6 +133,8 @@ class Signature:
     def __post_init__(self) -> None:
         if not self.plans:
             raise ArtifactError("a signature needs at least one plan")
+        for plan in self.plans:
+            plan.check_key_levels(self.params)
 
     @property
     def rotations(self) -> tuple[int, ...]:
@@ -123,14 +152,25 @@ class Signature:
         return any(plan.bootstraps for plan in self.plans)
 
     @property
-    def needed_keys(self) -> tuple[Purpose, ...]:
-        """The purpose of every evaluation key that some plan needs."""
-        return needed_keys(self.params, self.rotations, self.relinearization, self.bootstraps)
+    def key_levels(self) -> KeyLevels:
+        """The highest level at which some plan uses each key."""
+        return highest(plan.key_levels_for(self.params) for plan in self.plans)
+
+    @property
+    def needed_keys(self) -> tuple[NeededKey, ...]:
+        """Every evaluation key that some plan needs, with as many limbs as some plan needs."""
+        return keys_at(self.key_levels, self.params)
 
     @property
     def key_bytes(self) -> int:
-        """Bytes of all evaluation keys, 8 per residue; a small one counts as a full one."""
-        return len(self.needed_keys) * self.params.evaluation_key_bytes
+        """Bytes of all evaluation keys in memory, 8 per residue."""
+        return keys_bytes(self.needed_keys, self.params)
+
+    @property
+    def full_key_bytes(self) -> int:
+        """Bytes of the same keys with all limbs."""
+        full = (full_key(key, self.params) for key in self.needed_keys)
+        return keys_bytes(full, self.params)
 
     def plan(self, name: str) -> Plan:
         """Return the plan of that name.
@@ -168,8 +208,11 @@ class Signature:
     @property
     def key_config(self) -> str:
         """SHA-256 hex of what evaluation keys depend on: parameters and operations."""
-        parts = [self.params.digest.hex(), list(self.rotations), self.relinearization]
+        parts: list[object] = [self.params.digest.hex(), list(self.rotations), self.relinearization]
         parts += ["bootstraps"] if self.bootstraps else []
+        levels = self.key_levels
+        if any(level < self.params.depth for level in levels.levels()):
+            parts.append(levels.to_json())
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def to_json(self) -> dict[str, object]:
@@ -215,6 +258,7 @@ class Signature:
 
 
 def _plan_to_json(plan: Plan) -> dict[str, object]:
+    levels = {} if plan.key_levels is None else {"key_levels": plan.key_levels.to_json()}
     return {
         "name": plan.name,
         "batch": plan.batch,
@@ -225,6 +269,7 @@ def _plan_to_json(plan: Plan) -> dict[str, object]:
         "seconds": plan.seconds,
         "precision_bits": plan.precision_bits,
         "bootstraps": plan.bootstraps,
+        **levels,
     }
 
 
@@ -239,6 +284,9 @@ def _plan_from_json(fields: dict[str, object]) -> Plan:
         seconds=float(str(fields["seconds"])),
         precision_bits=float(str(fields["precision_bits"])),
         bootstraps=bool(fields.get("bootstraps", False)),
+        key_levels=(
+            KeyLevels.from_json(_mapping(fields["key_levels"])) if "key_levels" in fields else None
+        ),
     )
 
 

@@ -2,16 +2,20 @@
 
 The keys to a sparse secret and back (see `SecretDistribution.SPARSE_ENCAPSULATED`) stand under the
 even numbers 2N - 4 and 2N - 2, as in OpenFHE, where rotations have their odd Galois element.
+
+A key for levels up to l only is **trimmed**: it holds the limbs q_0 .. q_l and those of P, in the
+digits that q_0 .. q_l fill. These are residues of the full key, so nothing else changes.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tacit.errors import HeaderError, KeyMismatchError, ParameterMismatchError
-from tacit.moduli import encapsulation_moduli
+from tacit.moduli import digit_limbs, encapsulation_moduli
 from tacit.wire_frame import (
     Buffer,
     byte_view,
@@ -42,6 +46,7 @@ class EvaluationKey:
     Attributes:
         limbs: shape (2, digits, limbs of Q + limbs of P, N), uint64, NTT form, (b, a) order; to a
             sparse secret (2, 1, 3, N), modulo q_0 and the two primes of `encapsulation_moduli`.
+            Trimmed keys have fewer limbs of Q, and the digits that these fill.
         kind: what the key does.
         galois_element: odd, 3 to 2N - 1, for rotations and conjugation; 0 for relinearisation;
             2N - 4 to a sparse secret, 2N - 2 back.
@@ -65,6 +70,7 @@ class KeyExpectation:
         special_moduli: primes of P.
         dnum: digits for key switching.
         galois_elements: elements accepted, but for relinearisation; None accepts every one.
+        limbs: limbs of Q of a trimmed key, by element, 0 for relinearisation; others have all.
     """
 
     params_digest: bytes
@@ -73,6 +79,7 @@ class KeyExpectation:
     special_moduli: tuple[int, ...]
     dnum: int
     galois_elements: frozenset[int] | None = None
+    limbs: Mapping[int, int] = field(default_factory=dict)
 
 
 def sparse_elements(log_n: int) -> tuple[int, int]:
@@ -83,7 +90,7 @@ def sparse_elements(log_n: int) -> tuple[int, int]:
 def key_moduli(
     kind: KeyKind, log_n: int, moduli: tuple[int, ...], special_moduli: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the moduli of a kind of key: of Q, and the special ones."""
+    """Return the moduli of a kind of key, not trimmed: of Q, and the special ones."""
     if kind is KeyKind.TO_SPARSE:
         return moduli[:1], encapsulation_moduli(log_n, moduli)
     return moduli, special_moduli
@@ -94,30 +101,34 @@ def encode_evaluation_key(
     moduli: tuple[int, ...],
     special_moduli: tuple[int, ...],
     packing: Packing = Packing.BITS,
+    *,
+    limbs: int | None = None,
 ) -> bytes:
     """Write one evaluation key as one frame.
 
     Args:
         key: its residues are checked.
-        moduli: primes of Q, q_0 first.
+        moduli: primes of Q, q_0 first, all of them.
         special_moduli: primes of P.
         packing: raw words, or bits.
+        limbs: of Q, of a trimmed key; by default all.
 
     Raises:
         HeaderError: a field or the shape is out of range.
         ResidueError: a residue is not below its modulus.
     """
-    limbs = key.limbs
-    log_n = ring_log_n(limbs, 4)
+    words = key.limbs
+    log_n = ring_log_n(words, 4)
     moduli, special_moduli = key_moduli(key.kind, log_n, moduli, special_moduli)
-    if limbs.shape[0] != 2 or limbs.shape[2] != len(moduli) + len(special_moduli):
+    moduli = moduli[:limbs]
+    if words.shape[0] != 2 or words.shape[2] != len(moduli) + len(special_moduli) or not moduli:
         raise HeaderError("a key has shape (2, digits, limbs of Q + limbs of P, N)")
     header = KeyHeader(
-        key.galois_element, len(moduli), len(special_moduli), log_n, limbs.shape[1], key.kind
+        key.galois_element, len(moduli), len(special_moduli), log_n, words.shape[1], key.kind
     )
     _check_key_fields(header)
     check_digests(key.params_digest)
-    polynomials = limbs.reshape(-1, *limbs.shape[2:])
+    polynomials = words.reshape(-1, *words.shape[2:])
     return encode_frame(
         FrameKind.EVALUATION_KEY,
         packing,
@@ -147,7 +158,7 @@ def decode_evaluation_key(frame: Buffer, expected: KeyExpectation) -> Evaluation
     _check_key_dimensions(header, expected)
     kind = KeyKind(header.kind)
     own, special = key_moduli(kind, header.log_n, expected.moduli, expected.special_moduli)
-    moduli = (*own, *special)
+    moduli = (*own[: header.limbs], *special)
     payload = checked_payload(view, common, header.log_n, moduli, 2 * header.digits)
     limbs = checked_limbs(payload, common.packing, header.log_n, moduli, 2 * header.digits)
     return EvaluationKey(
@@ -187,8 +198,9 @@ def _check_key_fields(header: KeyHeader) -> None:
 def _check_key_dimensions(header: KeyHeader, expected: KeyExpectation) -> None:
     found = (header.limbs, header.special_limbs, header.digits)
     small = header.kind == KeyKind.TO_SPARSE
-    full = (len(expected.moduli), len(expected.special_moduli), expected.dnum)
-    wanted = (1, 2, 1) if small else full
+    limbs = expected.limbs.get(header.galois_element, len(expected.moduli))
+    digits = -(-limbs // digit_limbs(len(expected.moduli), expected.dnum))
+    wanted = (1, 2, 1) if small else (limbs, len(expected.special_moduli), digits)
     if found != wanted:
         raise ParameterMismatchError(
             f"(limbs of Q, limbs of P, digits) are {found}, {wanted} expected"

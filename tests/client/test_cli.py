@@ -250,6 +250,9 @@ class TestTheWholePath:
         assert listed["key_id"].startswith(key[1])
         assert listed["passphrase"]
         assert listed["ttl_days"] == 30
+        assert listed["key_bytes"] < listed["full_key_bytes"]
+        assert bytes_text(listed["key_bytes"]) in made
+        assert f"untrimmed {bytes_text(listed['full_key_bytes'])}" in made
         assert "passphrase" in run("list")
         assert "128-bit classical" in run("show", key[1])
         assert "uploaded" in run("upload", url, "square", *guard)

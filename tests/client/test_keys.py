@@ -16,11 +16,14 @@ from tacit.client.keys import KeyFacts, KeyPair
 from tacit.errors import (
     ExpiredKeyError,
     KeyFileError,
+    ParameterError,
     ParameterMismatchError,
     SecurityError,
     UnusableEnvironmentError,
 )
-from tacit.evaluation_keys import needed_keys
+from tacit.evaluation_keys import keys_at, needed_keys
+from tacit.key_levels import KeyLevels
+from tacit.key_trimming import covered_limbs
 from tacit.openfhe_keys import write_automorphism_keys, write_relinearization_key
 from tacit.signature import Signature
 from tacit.wire import (
@@ -39,7 +42,7 @@ from tests.client.tiny import TINY_INSECURE, tiny_signature
 
 def _expectation() -> KeyExpectation:
     p = TINY_INSECURE
-    elements = frozenset(element for _, element in needed_keys(p, (1, -2), True, False))
+    elements = frozenset(key.element for key in needed_keys(p, (1, -2), True, False))
     return KeyExpectation(p.digest, p.log_n, p.moduli, p.special_moduli, p.dnum, elements)
 
 
@@ -279,3 +282,61 @@ def test_an_entry_of_another_length_counts_as_missing(keys: KeyPair) -> None:
     entry = keys.facts.frames[0]
     assert keys.folder.missing([entry]) == []
     assert keys.folder.missing([FrameEntry(entry.sha256, entry.length + 1)])
+
+
+LEVELS = KeyLevels({1: 1, TINY_INSECURE.slots - 2: 0}, 2)
+
+
+def test_keys_are_trimmed_to_the_levels_a_model_uses_them_at(tmp_path: Path) -> None:
+    p = TINY_INSECURE
+    keys = KeyPair.generate(
+        p, (1, -2), True, tmp_path / "frames", key_levels=LEVELS, allow_insecure=True
+    )
+    needed = keys_at(LEVELS, p)
+    expected = replace(_expectation(), limbs={k.element: k.limbs for k in needed})
+    decoded = [decode_evaluation_key(frame, expected) for frame in _frames(keys)]
+    assert [key.galois_element for key in decoded] == [key.element for key in needed]
+    assert [covered_limbs(key, p) for key in decoded] == [3, 2, 1]
+    facts = keys.facts
+    assert facts.key_bytes == sum(key.frame_bytes(p) for key in needed) < facts.full_key_bytes
+    keys.save(tmp_path / "secret.key")
+    again = KeyPair.load(tmp_path / "secret.key", tmp_path / "frames", allow_insecure=True)
+    assert again.facts == facts
+    assert again.facts.made == needed
+
+
+def test_key_files_that_say_nothing_of_levels_hold_full_keys(keys: KeyPair) -> None:
+    fields = keys.facts.to_json()
+    del fields["key_levels"]
+    facts = KeyFacts.from_json(fields)
+    assert facts.made == needed_keys(TINY_INSECURE, (1, -2), True, False)
+    assert facts.key_bytes == facts.full_key_bytes
+    nonsense: tuple[object, ...] = ([], {"rotations": 1}, "low")
+    for wrong in nonsense:
+        with pytest.raises(KeyFileError, match="damaged"):
+            KeyFacts.from_json({**fields, "key_levels": wrong})
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [KeyLevels({1: 1}, 2), KeyLevels(LEVELS.rotations), KeyLevels(LEVELS.rotations, 4)],
+    ids=["a rotation less", "no products", "above the parameters"],
+)
+def test_levels_of_other_keys_are_refused_before_any_is_made(
+    levels: KeyLevels, tmp_path: Path
+) -> None:
+    with pytest.raises(ParameterError, match="one signature"):
+        KeyPair.generate(
+            TINY_INSECURE, (1, -2), True, tmp_path, key_levels=levels, allow_insecure=True
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_keys_of_another_trimming_are_not_a_models(keys: KeyPair, tmp_path: Path) -> None:
+    signature = tiny_signature()
+    plans = tuple(replace(plan, key_levels=None) for plan in signature.plans[:1])
+    signature = replace(signature, plans=plans)
+    keys.check(signature)
+    low = replace(plans[0], key_levels=LEVELS)
+    with pytest.raises(ParameterMismatchError, match="were not made for"):
+        keys.check(replace(signature, plans=(low,)))

@@ -51,7 +51,7 @@ def make_bootstrap_exchange(
     tag = keys.publicKey.GetKeyTag()
     steps = {*plan.rotations(params.slots), *rotations}
     purposes = needed_keys(params, sorted(steps), True, True)
-    elements = [element for kind, element in purposes if kind is KeyKind.ROTATION]
+    elements = [want.element for want in purposes if want.kind is KeyKind.ROTATION]
     context.EvalAutomorphismKeyGen(keys.secretKey, elements)
     moved, _ = read_automorphism_keys(
         openfhe.SerializeEvalAutomorphismKeyString(openfhe.BINARY, tag)
@@ -64,17 +64,17 @@ def make_bootstrap_exchange(
         openfhe.SerializeEvalMultKeyString(openfhe.BINARY, tag)
     )
     made: list[EvaluationKey] = []
-    for kind, element in purposes:
-        match kind:
+    for want in purposes:
+        match want.kind:
             case KeyKind.RELINEARIZATION:
                 key: ForeignKey = relinearization
             case KeyKind.ROTATION:
-                key = moved[element]
+                key = moved[want.element]
             case KeyKind.TO_SPARSE:
                 key = read_sparse_keys(archive).to_sparse
             case KeyKind.FROM_SPARSE:
                 key = read_sparse_keys(archive).from_sparse
-        made.append(EvaluationKey(key.limbs, kind, element, params.digest))
+        made.append(EvaluationKey(key.limbs, want.kind, want.element, params.digest))
     loaded = load_keys(engine or NativeEngine(params), key_id, made)
     template = template_from_context(openfhe.Serialize(context, openfhe.BINARY))
     oracle = OpenFHEEvaluator(params, context)

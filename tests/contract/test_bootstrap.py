@@ -18,7 +18,7 @@ from tacit.bootstrap_levels import (
 from tacit.circuit import Circuit, Node, Op, ValueType, execute
 from tacit.circuit_json import circuit_from_json, circuit_to_json
 from tacit.errors import CircuitError, LevelError, ParameterError, SecurityError
-from tacit.evaluation_keys import needed_keys
+from tacit.evaluation_keys import NeededKey, needed_keys
 from tacit.fourier import (
     choose_exponential,
     complex_series,
@@ -258,16 +258,18 @@ def test_needed_keys_name_each_key_once() -> None:
     params = _params()
     order = 2 * params.n
     keys = needed_keys(params, (1, 1, 0, params.slots + 1, -1), True, True)
+    limbs = len(params.moduli)
     assert keys == (
-        (KeyKind.RELINEARIZATION, 0),
-        (KeyKind.TO_SPARSE, order - 4),
-        (KeyKind.FROM_SPARSE, order - 2),
-        (KeyKind.ROTATION, 5),
-        (KeyKind.ROTATION, pow(5, -1, order)),
-        (KeyKind.ROTATION, order - 1),
+        NeededKey(KeyKind.RELINEARIZATION, 0, limbs),
+        NeededKey(KeyKind.TO_SPARSE, order - 4, 1),
+        NeededKey(KeyKind.FROM_SPARSE, order - 2, limbs),
+        NeededKey(KeyKind.ROTATION, 5, limbs),
+        NeededKey(KeyKind.ROTATION, pow(5, -1, order), limbs),
+        NeededKey(KeyKind.ROTATION, order - 1, limbs),
     )
     uniform = _params(SecretDistribution.UNIFORM_TERNARY)
-    assert needed_keys(uniform, (), False, True) == ((KeyKind.ROTATION, order - 1),)
+    conjugation = NeededKey(KeyKind.ROTATION, order - 1, limbs)
+    assert needed_keys(uniform, (), False, True) == (conjugation,)
     assert needed_keys(uniform, (), False, False) == ()
 
 

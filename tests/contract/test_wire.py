@@ -175,8 +175,11 @@ def golden_frames() -> dict[str, bytes]:
 
     sent = Ciphertext(limbs(q, 2), 1, 2, 2.0**60, 32, digest, name)
     key = EvaluationKey(limbs(q + p, 2, 2), KeyKind.ROTATION, 5, digest)
+    small = EvaluationKey(limbs(q[:1] + p, 2, 1), KeyKind.ROTATION, 25, digest)
     frames: dict[str, bytes] = {}
     for packing in Packing:
+        trimmed = encode_evaluation_key(small, q, p, packing, limbs=1)
+        frames[f"trimmed key {packing.name}"] = trimmed
         frames[f"ciphertext {packing.name}"] = encode_ciphertext(sent, q, packing)
         frames[f"rotation key {packing.name}"] = encode_evaluation_key(key, q, p, packing)
     return frames
@@ -187,6 +190,8 @@ GOLDEN = {
     "rotation key RAW": "a1dd5160e532c2e260aa1d94e4d3a9e1028e706de450f2154330f966a14c17bc",
     "ciphertext BITS": "67458d4e8ae39f3b784158cae3f09e1de0cb66bfb276d3d52a6f66b8b247bffd",
     "rotation key BITS": "7e797f0e5d55ce0ccacfe318aa7bcc6efe093a30e491280039831dfa35debbe1",
+    "trimmed key RAW": "c7cc3a549bcd8879062a734ccd7389501a5d02ab48d62603037762deccaec491",
+    "trimmed key BITS": "a4d36c210352fd638b24ccdaaa5d50264382c54732b3487f1a039ea693c31dbb",
 }
 
 
@@ -245,6 +250,69 @@ def test_each_fault_of_a_ciphertext_has_its_named_error(fault: str) -> None:
     with pytest.raises(error) as caught:
         decode_ciphertext(resealed(frame, at, patch), expected)
     assert type(caught.value) is error
+
+
+TRIMMED_LIMBS = 2  # of 4, one digit of 2
+EXPECTED_TRIMMED = dataclasses.replace(EXPECTED_KEY, limbs={25: TRIMMED_LIMBS})
+
+
+def trimmed_key(element: int = 25) -> EvaluationKey:
+    limbs = residues(Q[:TRIMMED_LIMBS] + P, (2, 1))
+    return EvaluationKey(limbs, KeyKind.ROTATION, element, DIGEST)
+
+
+@PACKINGS
+def test_a_trimmed_key_survives_the_wire(packing: Packing) -> None:
+    sent = trimmed_key()
+    frame = encode_evaluation_key(sent, Q, P, packing, limbs=TRIMMED_LIMBS)
+    assert len(frame) == evaluation_key_frame_bytes(packing, LOG_N, Q[:TRIMMED_LIMBS] + P, 1)
+    fields = struct.unpack_from("<IHHBBBB4s", frame, 64)
+    assert fields == (25, TRIMMED_LIMBS, len(P), LOG_N, 1, 2, 0, bytes(4))
+    received = decode_evaluation_key(frame, EXPECTED_TRIMMED)
+    assert np.array_equal(received.limbs, sent.limbs)
+
+
+TRIMMED_FAULTS = {
+    "all limbs": (68, struct.pack("<H", len(Q)), ParameterMismatchError),
+    "one limb less": (68, struct.pack("<H", TRIMMED_LIMBS - 1), ParameterMismatchError),
+    "no limbs": (68, struct.pack("<H", 0), ParameterMismatchError),
+    "all digits": (73, b"\x02", ParameterMismatchError),
+    "element of a full key": (64, struct.pack("<I", 5), ParameterMismatchError),
+    "relinearisation": (64, struct.pack("<I", 0), HeaderError),
+    "total of a full key": (
+        16,
+        struct.pack("<Q", evaluation_key_frame_bytes(Packing.RAW, LOG_N, Q + P, 2)),
+        TruncatedError,
+    ),
+    "residue of q_0 among those of P": (80, struct.pack("<Q", Q[0]), ResidueError),
+}
+
+
+@pytest.mark.parametrize("fault", TRIMMED_FAULTS)
+def test_each_fault_of_a_trimmed_key_has_its_named_error(fault: str) -> None:
+    at, patch, error = TRIMMED_FAULTS[fault]
+    frame = encode_evaluation_key(trimmed_key(), Q, P, Packing.RAW, limbs=TRIMMED_LIMBS)
+    with pytest.raises(error) as caught:
+        decode_evaluation_key(resealed(frame, at, patch), EXPECTED_TRIMMED)
+    assert type(caught.value) is error
+
+
+@pytest.mark.parametrize("limbs", [1, 3, 4])
+def test_a_key_trimmed_otherwise_than_expected_is_refused(limbs: int) -> None:
+    """Frames that are sound in themselves: a key for lower levels, and keys for higher ones."""
+    digits = -(-limbs // 2)
+    key = EvaluationKey(residues(Q[:limbs] + P, (2, digits)), KeyKind.ROTATION, 25, DIGEST)
+    frame = encode_evaluation_key(key, Q, P, limbs=limbs)
+    decode_evaluation_key(frame, dataclasses.replace(EXPECTED_KEY, limbs={25: limbs}))
+    for expected in (EXPECTED_TRIMMED, dataclasses.replace(EXPECTED_KEY, limbs={25: 5 - limbs})):
+        with pytest.raises(ParameterMismatchError, match="expected"):
+            decode_evaluation_key(frame, expected)
+
+
+def test_a_trimmed_key_is_not_sent_with_other_limbs_than_it_has() -> None:
+    for limbs in (0, 1, 3, 4, None):
+        with pytest.raises(HeaderError, match="shape"):
+            encode_evaluation_key(trimmed_key(), Q, P, limbs=limbs)
 
 
 KEY_FAULTS = {

@@ -33,9 +33,7 @@ class Customer:
     @classmethod
     def make(cls, folder: Path, model: Artifact = MODEL) -> "Customer":
         signature = model.signature
-        keys = KeyPair.generate(
-            signature.params, signature.rotations, True, folder, allow_insecure=True
-        )
+        keys = KeyPair.for_model(signature, folder, allow_insecure=True)
         return cls(keys, Codec(signature, keys))
 
     def upload(self, url: str, token: str | None = None) -> None:

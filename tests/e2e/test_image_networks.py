@@ -93,13 +93,7 @@ def _decrypted(
         pytest.skip("no compiled kernels and no C++ compiler")
     signature = artifact.signature
     plan = signature.plan("latency")
-    keys = KeyPair.generate(
-        signature.params,
-        signature.rotations,
-        signature.relinearization,
-        folder,
-        allow_insecure=insecure,
-    )
+    keys = KeyPair.for_model(signature, folder, allow_insecure=insecure)
     frames = [keys.folder.file(entry).read_bytes() for entry in keys.facts.frames]
     session, codec = Session.open(artifact, frames, backend=backend), Codec(signature, keys)
     answers = []

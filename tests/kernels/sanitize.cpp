@@ -83,6 +83,19 @@ static void run_rows(const Setting &s, const tacit_ring *ring, uint32_t batch) {
     expect(tacit_encode(ring, rows, mods.data(), coefficients.data(), 1e30, out.data()), "infinite");
 }
 
+// The rows of a key that ciphertexts of `limbs` limbs read, and no others.
+static Words trimmed(const Setting &s, const Words &key, uint32_t limbs, uint32_t digits) {
+    Words made;
+    for (uint32_t part = 0; part < 2; ++part)
+        for (uint32_t d = 0; d < digits; ++d)
+            for (uint32_t row = 0; row < s.full + s.specials; ++row) {
+                if (row >= limbs && row < s.full) continue;
+                const auto from = key.begin() + ((part * s.dnum + d) * (s.full + s.specials) + row) * s.n();
+                made.insert(made.end(), from, from + s.n());
+            }
+    return made;
+}
+
 static void run_level(const Setting &s, const tacit_ring *ring, uint32_t limbs, uint32_t batch) {
     const size_t length = batch * s.n();
     const uint32_t alpha = (s.full + s.dnum - 1) / s.dnum, digits = (limbs + alpha - 1) / alpha;
@@ -104,10 +117,16 @@ static void run_level(const Setting &s, const tacit_ring *ring, uint32_t limbs, 
     Words extended(digits * rows * length), scratch(limbs * length), product(2 * rows * length);
     Words again(product);
     tacit_mod_up(ring, &basis, batch, a.data(), extended.data(), scratch.data(), keys.data(),
-                 s.dnum, product.data());
-    tacit_key_product(ring, &basis, batch, a.data(), extended.data(), keys.data(), s.dnum,
+                 s.dnum, s.full, product.data());
+    tacit_key_product(ring, &basis, batch, a.data(), extended.data(), keys.data(), s.dnum, s.full,
                       again.data());
     expect(product == again, "both products");
+    const Words small = trimmed(s, key, limbs, digits), small_other = trimmed(s, other, limbs, digits);
+    for (uint32_t entry = 0; entry < batch; ++entry)
+        keys[entry] = entry % 2 ? small_other.data() : small.data();
+    tacit_key_product(ring, &basis, batch, a.data(), extended.data(), keys.data(), digits, limbs,
+                      again.data());
+    expect(product == again, "the product with trimmed keys");
     Words out(2 * limbs * length), work(2 * limbs * length), tensor(3 * limbs * length);
     const uint64_t *plus[2] = {a.data(), nullptr};
     tacit_mod_down(ring, &basis, 2, batch, product.data(), plus, shared.data(), out.data());

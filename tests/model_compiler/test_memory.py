@@ -12,7 +12,8 @@ import pytest
 from tacit import wire
 from tacit.artifact import Artifact
 from tacit.circuit import Circuit, LinearPlan, execute
-from tacit.kernels.automorphism import rotation_element
+from tacit.evaluation_keys import full_key
+from tacit.key_levels import circuit_key_levels
 from tacit.model_compiler import CompileOptions, compile_model
 from tacit.model_compiler.memory import key_memory, memory_facts, plan_memory, table_bytes
 from tacit.model_compiler.native_arrays import Pool, pool_bytes
@@ -57,13 +58,15 @@ def _random(params: CryptoParams, moduli: tuple[int, ...], *shape: int) -> Any:
 
 def _evaluation_keys(model: Artifact) -> list[wire.EvaluationKey]:
     signature, params = model.signature, model.signature.params
-    limbs = _random(params, params.moduli + params.special_moduli, 2, params.dnum)
-    kinds = [
-        (wire.KeyKind.ROTATION, rotation_element(params.log_n, step))
-        for step in signature.rotations
+    return [
+        wire.EvaluationKey(
+            _random(params, key.moduli(params), 2, key.digits(params)),
+            key.kind,
+            key.element,
+            params.digest,
+        )
+        for key in signature.needed_keys
     ]
-    kinds += [(wire.KeyKind.RELINEARIZATION, 0)] * signature.relinearization
-    return [wire.EvaluationKey(limbs.copy(), *kind, params.digest) for kind in kinds]
 
 
 def _keys(model: Artifact) -> NativeKeys:
@@ -96,12 +99,16 @@ def test_keys_take_what_is_predicted_in_memory_and_on_the_wire(model: Artifact) 
     params, memory = model.signature.params, key_memory(model.signature)
     assert _keys(model).size_bytes == memory.total_bytes
     frames = [
-        wire.encode_evaluation_key(key, params.moduli, params.special_moduli)
-        for key in _evaluation_keys(model)
+        wire.encode_evaluation_key(key, params.moduli, params.special_moduli, limbs=want.limbs)
+        for key, want in zip(_evaluation_keys(model), model.signature.needed_keys, strict=True)
     ]
     assert len(frames) == memory.keys
     assert sum(map(len, frames)) == memory.upload_bytes
-    assert all(len(frame) == memory.each_upload_bytes for frame in frames)
+    full = [full_key(key, params) for key in model.signature.needed_keys]
+    assert memory.full_bytes == len(full) * params.evaluation_key_bytes
+    assert memory.full_upload_bytes == sum(key.frame_bytes(params) for key in full)
+    trimmed = any(level < params.depth for level in model.signature.key_levels.levels())
+    assert (memory.total_bytes < memory.full_bytes) == trimmed
 
 
 def test_frames_and_ciphertexts_take_what_is_predicted(model: Artifact) -> None:
@@ -148,7 +155,13 @@ def test_giant_steps_in_sequence_take_what_is_predicted(model: Artifact) -> None
     )
     changed = replace(circuit, nodes=nodes)
     plans = tuple(
-        replace(plan, rotations=tuple(sorted(changed.rotations))) for plan in model.signature.plans
+        replace(
+            plan,
+            rotations=tuple(sorted(changed.rotations)),
+            key_levels=circuit_key_levels(changed, params),
+        )
+        for plan in model.signature.plans
+        if plan.name == "latency"
     )
     signature = replace(model.signature, plans=plans)
     keys = _keys(replace(model, signature=signature))

@@ -1,6 +1,7 @@
 """Evaluation-key frames with random residues: well-formed, of no use, made without OpenFHE."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import httpx
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit import wire
-from tacit.runtime.key_rules import galois_elements
+from tacit.evaluation_keys import NeededKey
 from tacit.signature import Signature
 
 
@@ -42,24 +43,39 @@ class KeySet:
         return client.put(f"/v1/keys/{self.key_id}/frames/{sha256}", content=frame)
 
 
-def random_limbs(signature: Signature, seed: int) -> NDArray[np.uint64]:
-    """Residues of one key, shape (2, digits, limbs of Q and P, N)."""
+def random_limbs(
+    signature: Signature, seed: int, needed: NeededKey | None = None
+) -> NDArray[np.uint64]:
+    """Residues of one key, shape (2, digits, limbs of Q and P, N); by default a full one."""
     params = signature.params
-    moduli = np.array([*params.moduli, *params.special_moduli], dtype=np.uint64)
-    shape = (2, params.dnum, len(moduli), params.n)
+    whole = NeededKey(wire.KeyKind.RELINEARIZATION, 0, len(params.moduli))
+    key = needed or whole
+    moduli = np.array(key.moduli(params), dtype=np.uint64)
+    shape = (2, key.digits(params), len(moduli), params.n)
     draws = np.random.default_rng(seed).integers(0, 1 << 63, shape, dtype=np.uint64)
     return draws % moduli[:, None]
 
 
-def random_key_set(signature: Signature, seed: int, elements: list[int] | None = None) -> KeySet:
-    """One frame for each key the signature needs (0 is relinearisation), or for `elements`."""
+def random_key_set(
+    signature: Signature,
+    seed: int,
+    elements: list[int] | None = None,
+    *,
+    packing: wire.Packing = wire.Packing.BITS,
+) -> KeySet:
+    """One frame for each key the signature needs; or full ones for `elements`, 0 relinearises."""
     params = signature.params
-    needed = [0] * signature.relinearization + sorted(galois_elements(signature))
+    needed: Sequence[NeededKey] = signature.needed_keys
+    if elements is not None:
+        kinds = [wire.KeyKind.ROTATION if e else wire.KeyKind.RELINEARIZATION for e in elements]
+        whole = len(params.moduli)
+        needed = [NeededKey(k, e, whole) for k, e in zip(kinds, elements, strict=True)]
     frames = {}
-    for index, element in enumerate(needed if elements is None else elements):
-        kind = wire.KeyKind.ROTATION if element else wire.KeyKind.RELINEARIZATION
-        limbs = random_limbs(signature, 1000 * seed + index)
-        key = wire.EvaluationKey(limbs, kind, element, params.digest)
-        frame = wire.encode_evaluation_key(key, params.moduli, params.special_moduli)
+    for index, want in enumerate(needed):
+        limbs = random_limbs(signature, 1000 * seed + index, want)
+        key = wire.EvaluationKey(limbs, want.kind, want.element, params.digest)
+        frame = wire.encode_evaluation_key(
+            key, params.moduli, params.special_moduli, packing, limbs=want.limbs
+        )
         frames[hashlib.sha256(frame).hexdigest()] = frame
     return KeySet(signature, frames)

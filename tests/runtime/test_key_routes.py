@@ -116,7 +116,7 @@ def test_a_residue_that_is_too_large_is_found_before_the_frame_is_kept(
     moduli = (params.moduli[0], params.moduli[1] + 1, *params.moduli[2:])
     key = wire.EvaluationKey(limbs, wire.KeyKind.RELINEARIZATION, 0, params.digest)
     frame = wire.encode_evaluation_key(key, moduli, params.special_moduli, wire.Packing.RAW)
-    good = random_key_set(SIGNATURE, 2).frames
+    good = random_key_set(SIGNATURE, 2, packing=wire.Packing.RAW).frames
     sha256 = hashlib.sha256(frame).hexdigest()
     bad = KeySet(SIGNATURE, {sha256: frame, **dict(list(good.items())[1:])})
     assert bad.declare(client).status_code == 200

@@ -14,6 +14,7 @@ from tacit.client.codec import Codec
 from tacit.client.keys import KeyPair
 from tacit.fourier import fit_series
 from tacit.kernels.build import build_if_stale
+from tacit.key_levels import circuit_key_levels
 from tacit.params import CryptoParams, SecretDistribution, Security
 from tacit.runtime.backends.clear import ClearEvaluator
 from tacit.runtime.backends.loading import BackendName
@@ -56,6 +57,7 @@ def _model() -> Artifact:
         1.0,
         12.0,
         circuit.bootstraps,
+        circuit_key_levels(circuit, params),
     )
     signature = Signature("deep", "1", params, (plan,), {"x": (1,)}, ("y",))
     return Artifact(signature, {"latency": circuit}, {})
@@ -71,14 +73,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 @pytest.fixture(scope="module")
 def keys(model: Artifact, tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
     signature = model.signature
-    return KeyPair.generate(
-        signature.params,
-        signature.rotations,
-        signature.relinearization,
-        tmp_path_factory.mktemp("keys"),
-        bootstraps=signature.bootstraps,
-        allow_insecure=True,
-    )
+    return KeyPair.for_model(signature, tmp_path_factory.mktemp("keys"), allow_insecure=True)
 
 
 def _frames(keys: KeyPair) -> list[bytes]:
@@ -101,6 +96,7 @@ def test_a_deep_model_answers_as_the_clear_backend_does(model: Artifact, keys: K
 
 
 def test_the_server_knows_the_length_of_every_frame(model: Artifact, keys: KeyPair) -> None:
-    lengths = key_frame_lengths(model.signature.params)
-    assert {entry.length for entry in keys.facts.frames} <= lengths
-    assert len(model.signature.needed_keys) == len(keys.facts.frames)
+    lengths = key_frame_lengths(model.signature)
+    found = [entry.length for entry in keys.facts.frames]
+    assert all(length in known for length, known in zip(found, lengths, strict=True))
+    assert sum(found) < keys.facts.full_key_bytes

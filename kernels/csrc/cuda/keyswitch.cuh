@@ -67,7 +67,8 @@ struct KeyArguments {
     const u64 *digits;        // [digits][rows][batch][N]
     const u64 *const *keys;   // per entry of the batch: [2][dnum][key_rows][N]
     u64 *out;                 // [2][rows][batch][N]
-    u32 rows, count, alpha, dnum, key_rows, batch, per_block, unused;
+    u32 rows, count, alpha, dnum, key_rows, batch, per_block;
+    u32 key_limbs;            // of Q in a key, before those of P
 };
 
 constexpr u32 kKeptDigits = 4;  // whose key words stay in registers while the key stays the same
@@ -84,7 +85,8 @@ struct KeyPlace {
     }
     TACIT_DEVICE Pair key(const u64 *key, u32 part, u32 d) const {
         const KeyArguments &a = arguments;
-        const u64 at = static_cast<u64>(part * a.dnum + d) * a.key_rows + modulus_of(a.basis, row);
+        const u32 limbs = a.basis.limbs, key_row = row < limbs ? row : a.key_limbs + row - limbs;
+        const u64 at = static_cast<u64>(part * a.dnum + d) * a.key_rows + key_row;
         return load_pair(key + at * kN + place);
     }
     TACIT_DEVICE u64 *out(u32 part, u32 entry) const {

@@ -181,6 +181,28 @@ def test_rescaling(engines: Engines) -> None:
             _check(engines, cuda.rescale(cuda.upload(a)), wanted)
 
 
+def test_trimmed_keys_have_all_that_lower_levels_read(engines: Engines) -> None:
+    cuda, top = engines.cuda, engines.params.depth
+    key, special = engines.key(), range(engines.full, len(engines.ring.moduli))
+    whole = cuda.upload_key(key)
+    for held in sorted({0, top // 2, top}):
+        digits = engines.basis(held).digits
+        small = np.ascontiguousarray(key[:, :digits, [*range(held + 1), *special]])
+        trimmed = cuda.upload_key(small)
+        assert trimmed.nbytes == small.nbytes
+        for level in sorted({0, held // 2, held}):
+            x = cuda.upload(engines.over_q(level, 1, BATCH))
+            wanted, _ = cuda.switch(x, cuda.key_table([whole] * BATCH))
+            found, _ = cuda.switch(x, cuda.key_table([trimmed] * BATCH))
+            np.testing.assert_array_equal(cuda.download(found), cuda.download(wanted))
+        if held < top:
+            above = cuda.upload(engines.over_q(held + 1, 1))
+            with pytest.raises(InternalError, match="limbs of Q"):
+                cuda.switch(above, cuda.key_table([trimmed]))
+            with pytest.raises(InternalError, match="one shape"):
+                cuda.key_table([trimmed, whole])
+
+
 def test_key_switching(engines: Engines) -> None:
     """Each entry of the batch with the key of its owner; two entries share one."""
     cuda, n = engines.cuda, engines.params.n
