@@ -12,6 +12,7 @@ from tacit.client.cli_parsers import add_command, port_number, positive_integer,
 if TYPE_CHECKING:
     from tacit.client.cli_parsers import Commands
     from tacit.runtime.options import ServerOptions, WorkerLimits
+    from tacit.training import TrainingTask
 
 _HOUR = 3600.0
 
@@ -76,6 +77,18 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="where evaluation keys are kept (default REPOSITORY/.tacit-keys)",
+    )
+    group.add_argument(
+        "--training-dir",
+        type=Path,
+        metavar="DIR",
+        help="where training jobs are kept (default REPOSITORY/.tacit-training)",
+    )
+    group.add_argument(
+        "--training-quota-gb",
+        type=positive_number,
+        metavar="GB",
+        help="ciphertexts of training jobs per tenant",
     )
     group.add_argument(
         "--key-quota-gb", type=positive_number, metavar="GB", help="evaluation keys per tenant"
@@ -178,9 +191,11 @@ def server_options(options: argparse.Namespace) -> ServerOptions:
     from tacit.runtime.endpoint import RequestLimits
     from tacit.runtime.keystore import KeyLimits
     from tacit.runtime.options import ServerOptions
+    from tacit.runtime.training_service import TrainingLimits
 
     requests, queue, keys = RequestLimits(), QueueLimits(), KeyLimits()
-    quota = options.key_quota_gb
+    quota, training = options.key_quota_gb, TrainingLimits()
+    rows_quota = options.training_quota_gb
     return ServerOptions(
         requests=RequestLimits(seconds=options.request_timeout or requests.seconds),
         queue=QueueLimits(
@@ -198,7 +213,19 @@ def server_options(options: argparse.Namespace) -> ServerOptions:
         audit_file=options.audit_file,
         tls_certificate=options.tls_cert,
         tls_key=options.tls_key,
+        training=TrainingLimits(
+            tenant_bytes=round(rows_quota * 1e9) if rows_quota else training.tenant_bytes
+        ),
+        training_directory=options.training_dir,
+        compile_training=compile_training,
     )
+
+
+def compile_training(task: TrainingTask, folder: Path) -> None:
+    """Compile a training task; the compiler is loaded when the first one comes."""
+    from tacit.model_compiler.training import compile_training as compile_task
+
+    compile_task(task, folder)
 
 
 def _worker_limits(options: argparse.Namespace) -> WorkerLimits:

@@ -202,6 +202,18 @@ def bootstrapped_params(
     )
 
 
+def secure_bootstrap_params(
+    log_n: int, plan: Bootstrap, degree: int, log_scale: int
+) -> CryptoParams:
+    """Choose the fewest digits that are secure at a ring dimension, with an encapsulated secret.
+
+    Raises:
+        SecurityError: no number of digits is: use a larger ring, a smaller scale or fewer levels.
+    """
+    secret = SecretDistribution.SPARSE_ENCAPSULATED
+    return _fewest_digits(log_n, plan, degree, log_scale, secret, Security.CLASSICAL_128)
+
+
 def _fewest_digits(
     log_n: int,
     plan: Bootstrap,

@@ -111,7 +111,7 @@ def holds(path: Path, declared: FrameDeclaration) -> bool:
     return found.hexdigest() == declared.sha256
 
 
-def write_all(descriptor: int, chunk: bytes) -> None:
+def write_all(descriptor: int, chunk: bytes | bytearray | memoryview) -> None:
     """Write every byte."""
     view = memoryview(chunk)
     while view:

@@ -21,12 +21,14 @@ from tacit.runtime.endpoint import Endpoint
 from tacit.runtime.http_infer import InferRoute, Scope, Send
 from tacit.runtime.http_json import read_small_json
 from tacit.runtime.http_keys import key_routes
+from tacit.runtime.http_training import TrainingRoutes
 from tacit.runtime.keystore import KeyStore
 from tacit.runtime.metrics import Metrics, statistics
 from tacit.runtime.refusals import MethodError, NotFoundError
 from tacit.runtime.repository import ModelVersion
 from tacit.runtime.statuses import body_of, code_of, status_of
 from tacit.runtime.tenants import Tenants
+from tacit.runtime.training_service import TrainingService
 from tacit.runtime.v2_json import LARGEST_HEADER
 from tacit.runtime.warm_start import WarmStart
 
@@ -222,11 +224,15 @@ def build_application(
     server_status: Status,
     warm_start: WarmStart,
     idle_seconds: float,
+    training: TrainingService,
 ) -> Application:
     """Assemble the HTTP application; a body may pause for `idle_seconds`."""
     infer = InferRoute(endpoint, memory, idle_seconds, warm_start)
     routes = ModelRoutes(endpoint, memory, is_ready, server_status).routes(infer)
     routes += key_routes(keys, memory, idle_seconds, endpoint.audit, warm_start)
+    limits = endpoint.limits
+    trainings = TrainingRoutes(training, memory, idle_seconds, limits.body_bytes, limits.seconds)
+    routes += trainings.routes()
     return ErrorBoundary(Router(routes, redirect_slashes=False), tenants, endpoint.metrics)
 
 

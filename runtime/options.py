@@ -13,6 +13,7 @@ from tacit.runtime.endpoint import RequestLimits
 from tacit.runtime.isolation import Isolation
 from tacit.runtime.keystore import KeyLimits
 from tacit.runtime.tenants import PUBLIC
+from tacit.runtime.training_service import PlanTraining, TrainingLimits
 from tacit.runtime.worker_settings import DEFAULT_JOINED, WorkerSettings
 
 
@@ -86,6 +87,10 @@ class ServerOptions:
             the tenant `public`.
         audit_file: hash-chained audit log.
         tls_certificate, tls_key: PEM files; both or none.
+        training: bounds of training jobs.
+        training_directory: where jobs and their ciphertexts are kept; default
+            `<repository>/.tacit-training`.
+        compile_training: compiles a training task into a folder; None refuses new tasks.
     """
 
     requests: RequestLimits = field(default_factory=RequestLimits)
@@ -101,6 +106,9 @@ class ServerOptions:
     audit_file: Path | None = None
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    training: TrainingLimits = field(default_factory=TrainingLimits)
+    training_directory: Path | None = None
+    compile_training: PlanTraining | None = None
 
     def __post_init__(self) -> None:
         if (self.tls_certificate is None) != (self.tls_key is None):

@@ -87,6 +87,18 @@ class StoppingError(ServiceError):
 
 
 class StorageError(ServiceError):
-    """No room for keys: the quota is used up, or the disk is full."""
+    """No room for keys or rows: the quota is used up, or the disk is full."""
 
     code = "storage_full"
+
+
+class UnknownJobError(ServiceError):
+    """There is no such training job, or it is another tenant's."""
+
+    code = "job_unknown"
+
+
+class JobStateError(ServiceError):
+    """A training job cannot do this in the state it is in."""
+
+    code = "job_state"

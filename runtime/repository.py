@@ -124,6 +124,17 @@ class Repository:
         if not self.versions(name):
             raise ArtifactError(f"model {name!r} has no version that can be loaded; see the index")
 
+    def adopt(self, name: str, directory: Path) -> ModelVersion:
+        """Offer an artifact that lies elsewhere, as version 1 of a model.
+
+        Raises:
+            ArtifactError: it is damaged.
+        """
+        model = ModelVersion(name, "1", directory, artifact.load(directory).signature)
+        with self._lock:
+            self._models[name] = {model.version: model}
+        return model
+
     def unload(self, name: str) -> None:
         """Stop offering a model.
 

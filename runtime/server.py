@@ -36,6 +36,8 @@ from tacit.runtime.replays import Replays
 from tacit.runtime.repository import Repository
 from tacit.runtime.requests import Executor, Lane
 from tacit.runtime.tenants import Tenants
+from tacit.runtime.training_service import TrainingParts, TrainingService
+from tacit.runtime.training_store import TrainingStore
 from tacit.runtime.warm_start import WarmStart
 from tacit.runtime.worker_process import worker_command
 from tacit.runtime.workers import WorkerPool
@@ -94,6 +96,7 @@ class Server:
         warming = options.workers.warm_start and replacements.executor is None
         self._warm_start = WarmStart(repository, self.keys, self._pool.warm if warming else None)
         self._key_finder: KeyFinder = replacements.keys or self.keys
+        self._training: TrainingService | None = None
         self._http: list[HttpListener] = []
         self._grpc: Any = None
         self._housekeeping: asyncio.Task[None] | None = None
@@ -113,6 +116,7 @@ class Server:
 
         self.keys.on_removal = forget
         endpoint = self._build_endpoint()
+        self._training = self._build_training()
         tls, drain = _tls(options), options.drain_seconds
         application = build_application(
             endpoint,
@@ -123,6 +127,7 @@ class Server:
             self.status,
             self._warm_start,
             options.body_idle_seconds,
+            self._training,
         )
         http = HttpListener.bind(application, host, http_port, tls, drain)
         self._http.append(http)
@@ -136,6 +141,7 @@ class Server:
             await listener.start()
         await self._grpc.start()
         self._housekeeping = loop.create_task(self._keep_house())
+        self._training.runner.start()
         self._ready = True
         return Ports(host, http.port, taken, metrics.port)
 
@@ -147,6 +153,8 @@ class Server:
             self._housekeeping.cancel()
             await asyncio.gather(self._housekeeping, return_exceptions=True)
             await self._batcher.drain(drain)
+        if self._training is not None:
+            await self._training.close()
         if self._grpc is not None:
             await self._grpc.stop(1.0)
         for listener in self._http:
@@ -186,6 +194,20 @@ class Server:
             options.administrators,
         )
 
+    def _build_training(self) -> TrainingService:
+        """Open the store of training jobs, which go on where they were."""
+        options = self._options
+        directory = options.training_directory or self._repository.root / ".tacit-training"
+        parts = TrainingParts(
+            self._repository,
+            self._key_finder,
+            self._executor,
+            self._batcher,
+            self._audit,
+            options.compile_training,
+        )
+        return TrainingService(TrainingStore(directory), parts, options.training)
+
     def worker_pids(self) -> list[int]:
         """Process ids of the workers that run."""
         return self._pool.pids()
@@ -204,6 +226,7 @@ class Server:
             "isolation": self._isolation.value,
             "workers": workers,
             "worker_crashes": self._pool.crashes,
+            "training_jobs": self._training.counts() if self._training else {},
         }
 
     def _shared(self, lane: Lane) -> Hashable:
@@ -234,6 +257,8 @@ class Server:
         add("tacit_keys", "Complete key sets", lambda: self.keys.complete_keys)
         add("tacit_key_bytes", "Declared bytes of all keys", lambda: self.keys.stored_bytes)
         add("tacit_models", "Loaded model versions", lambda: len(self._repository.loaded()))
+        add("tacit_training_running", "Training jobs that run now", self._training_running)
+        add("tacit_training_units", "Units of training done since the start", self._training_units)
         add("tacit_body_bytes", "Request bodies in flight", lambda: self._memory.used_bytes)
         add("nv_inference_pending_request_count", "Waiting requests", self._waiting)
 
@@ -244,6 +269,12 @@ class Server:
 
         shown, help_text = _MEMORY_GAUGES[name]
         self.metrics.add_gauge(shown, help_text, total)
+
+    def _training_running(self) -> int:
+        return self._training.runner.running if self._training else 0
+
+    def _training_units(self) -> int:
+        return self._training.runner.units_done if self._training else 0
 
     def _waiting(self) -> int:
         return self._batcher.waiting

@@ -70,6 +70,8 @@ TABLE: dict[type[errors.TacitError], Status] = {
     refusals.DeadlineError: Status(504, "DEADLINE_EXCEEDED"),
     refusals.StoppingError: Status(503, "UNAVAILABLE"),
     refusals.StorageError: Status(507, "RESOURCE_EXHAUSTED"),
+    refusals.UnknownJobError: Status(404, "NOT_FOUND"),
+    refusals.JobStateError: Status(409, "FAILED_PRECONDITION"),
 }
 
 _BY_CODE = {cls.code: cls for cls in TABLE if cls is not errors.UnsupportedModelError}

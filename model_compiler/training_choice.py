@@ -1,0 +1,264 @@
+"""Parameters for a training: the fastest that are secure, precise enough, and whose keys fit."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tacit.bootstrap import Bootstrap
+from tacit.bootstrap_levels import bootstrap_depth, bootstrap_deviation
+from tacit.errors import LevelError, ParameterError, SecurityError
+from tacit.evaluation_keys import needed_keys
+from tacit.fourier import evaluate_series, fit_series
+from tacit.model_compiler.bootstrap import secure_bootstrap_params
+from tacit.model_compiler.choose_params import secure_params
+from tacit.model_compiler.cost import predict
+from tacit.model_compiler.op_times import MachineTimes, reference_times
+from tacit.model_compiler.training_noise import weight_error
+from tacit.model_compiler.training_schedule import (
+    Circuits,
+    Placed,
+    Refresh,
+    least_level,
+    leveled_depth,
+)
+from tacit.model_compiler.training_steps import (
+    REFRESHED_SHARE,
+    Geometry,
+    Levels,
+    first_depth,
+    iteration_depth,
+)
+from tacit.params import CryptoParams
+from tacit.training import Algorithm, TrainingTask
+
+Floats = NDArray[np.float64]
+
+# Deepest training tried without bootstraps: what a ring of 2^16 has levels for.
+_DEEPEST = 48
+_SCALES = (50, 48, 46, 44, 42, 40, 38, 36)
+_STAGES = ((1, 1), (2, 2))
+_SERIES = ((2.0, 15), (16.0, 3))
+_SERIES_CUTOFF = 1e-12
+_MOST_ITERATIONS_BETWEEN = 5
+_MOST_DIGITS = 6
+_LEVELED_RINGS = (12, 13, 14, 15, 16)
+_BOOTSTRAPPED_RINGS = (16,)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOptions:
+    """What a training may cost.
+
+    Attributes:
+        key_bytes: limits on all evaluation keys, tried in order, 8 bytes per residue.
+        weight_error: greatest error of a weight due to encryption, for prepared rows.
+        params: use these parameters (insecure ones in tests) instead of choosing.
+        refresh: with `params`: bootstrap like this; None trains without bootstraps.
+        times: prices of the machine.
+    """
+
+    key_bytes: tuple[float, ...] = (500e6, 2e9, 8e9)
+    weight_error: float = 5e-4
+    params: CryptoParams | None = None
+    refresh: Refresh | None = None
+    times: MachineTimes = field(default_factory=reference_times)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingChoice:
+    """Parameters and circuits, with what they cost.
+
+    Attributes:
+        seconds: predicted, all steps of one class.
+        key_bytes: of all evaluation keys, 8 per residue.
+    """
+
+    params: CryptoParams
+    circuits: Circuits
+    seconds: float
+    key_bytes: int
+
+    def describe(self) -> str:
+        """Describe it in a few words."""
+        how = "bootstrapped" if self.circuits.refresh else "without bootstraps"
+        return (
+            f"N = 2^{self.params.log_n}, depth {self.params.depth}, scale {self.params.log_scale}, "
+            f"{self.params.dnum} digits, {how}: {self.seconds:.3g} s, "
+            f"{self.key_bytes / 1e6:.0f} MB of keys"
+        )
+
+
+def choose_training(task: TrainingTask, options: TrainingOptions) -> TrainingChoice:
+    """Choose parameters, and between one leveled run and bootstraps.
+
+    Raises:
+        ParameterError: nothing at 128 bits does; the message says what comes nearest.
+    """
+    if options.params is not None:
+        return _given(task, options, options.params)
+    refused: list[str] = []
+    leveled = {log_n: list(_leveled(task, log_n, options)) for log_n in _LEVELED_RINGS}
+    bootstrapped: list[TrainingChoice] | None = None
+    for limit in options.key_bytes:
+        for found in leveled.values():
+            chosen = _first_precise(found, limit, options, refused)
+            if chosen is not None:
+                return chosen
+        bootstrapped = _bootstrapped(task, options) if bootstrapped is None else bootstrapped
+        chosen = _first_precise(bootstrapped, limit, options, refused)
+        if chosen is not None:
+            return chosen
+    raise ParameterError(
+        f"no 128-bit parameters train {task.iterations} iterations on {task.rows} rows of "
+        f"{task.features} features with weights right to {options.weight_error:.2g} and keys of at "
+        f"most {options.key_bytes[-1] / 1e9:.1f} GB: ask for fewer iterations, fewer features or a "
+        f"lower degree (nearest: {'; '.join(refused[-3:]) or 'none'})"
+    )
+
+
+def _first_precise(
+    choices: list[TrainingChoice], limit: float, options: TrainingOptions, refused: list[str]
+) -> TrainingChoice | None:
+    """Return the fastest choice whose keys and errors are small enough; refused ones are noted."""
+    for choice in sorted(choices, key=lambda c: c.seconds):
+        if choice.key_bytes > limit:
+            continue
+        error = _error(choice)
+        if error <= options.weight_error:
+            return choice
+        refused.append(f"{choice.describe()}, error of weights {error:.2g}")
+        choices.remove(choice)
+    return None
+
+
+def _given(task: TrainingTask, options: TrainingOptions, params: CryptoParams) -> TrainingChoice:
+    geometry = Geometry(task, params.slots)
+    levels = _levels(task, params, options.refresh)
+    return _priced(params, Circuits(geometry, levels, options.refresh), options.times)
+
+
+def _levels(task: TrainingTask, params: CryptoParams, refresh: Refresh | None) -> Levels:
+    """Let the first iteration end where the others begin after a refresh."""
+    if refresh is None:
+        return Levels(params.depth)
+    upload = min(params.depth, refresh.level + first_depth(task))
+    return Levels(upload, least_level(refresh))
+
+
+def _leveled(task: TrainingTask, log_n: int, options: TrainingOptions) -> Iterator[TrainingChoice]:
+    depth = leveled_depth(task)
+    if depth > _DEEPEST:
+        return
+    try:
+        geometry = Geometry(task, 1 << (log_n - 1))
+    except ParameterError:
+        return
+    for params in secure_params(log_n, depth):
+        yield _priced(params, Circuits(geometry, Levels(depth), None), options.times)
+
+
+def _bootstrapped(task: TrainingTask, options: TrainingOptions) -> list[TrainingChoice]:
+    if task.algorithm is Algorithm.MOMENTS or task.iterations < 2:
+        return []
+    found: list[TrainingChoice] = []
+    most = min(_MOST_ITERATIONS_BETWEEN, task.iterations)
+    for log_n, between in product(_BOOTSTRAPPED_RINGS, range(1, most + 1)):
+        try:
+            geometry = Geometry(task, 1 << (log_n - 1))
+        except ParameterError:
+            continue
+        for stages, form in product(_STAGES, _SERIES):
+            found += _scaled(geometry, log_n, between, stages, form, options)
+    return found
+
+
+def _scaled(
+    geometry: Geometry,
+    log_n: int,
+    between: int,
+    stages: tuple[int, int],
+    form: tuple[float, int],
+    options: TrainingOptions,
+) -> Iterator[TrainingChoice]:
+    """Yield, for each number of digits, the candidate of the largest secure scale."""
+    refresh = _refresh(geometry.task, between, stages, form)
+    digits: set[int] = set()
+    for log_scale in _SCALES:
+        try:
+            params = secure_bootstrap_params(log_n, refresh.plan, form[1], log_scale)
+        except SecurityError:
+            continue
+        if params.dnum in digits or params.dnum > _MOST_DIGITS:
+            continue
+        digits.add(params.dnum)
+        if refresh_deviation(params, refresh) > options.weight_error:
+            return
+        levels = _levels(geometry.task, params, refresh)
+        with contextlib.suppress(ParameterError, LevelError):
+            yield _priced(params, Circuits(geometry, levels, refresh), options.times)
+
+
+def _refresh(
+    task: TrainingTask, between: int, stages: tuple[int, int], form: tuple[float, int]
+) -> Refresh:
+    period, degree = form
+    to_coefficients, to_slots = stages
+    log_slots = (2 * task.width).bit_length() - 1
+    level = 1 + between * iteration_depth(task) + to_coefficients + 2
+    plan = Bootstrap("series", level, log_slots, to_coefficients, to_slots, period)
+    return Refresh(plan, identity_series(degree, period))
+
+
+@lru_cache
+def identity_series(degree: int, period: float) -> Floats:
+    """Return the series of the function x."""
+    return fit_series(lambda x: x, degree, period=period, cutoff=_SERIES_CUTOFF)
+
+
+def refresh_deviation(params: CryptoParams, refresh: Refresh) -> float:
+    """Return the error of weights after a refresh: noise, and what the series is off."""
+    plan = refresh.plan
+    x: Floats = np.linspace(-0.25, 0.25, 257, dtype=np.float64)
+    off = float(np.max(np.abs(evaluate_series(refresh.series, x, plan.period) - x)))
+    noise = bootstrap_deviation(params, plan, refresh.series)
+    return (off + noise) / REFRESHED_SHARE
+
+
+def refresh_depth(params: CryptoParams, refresh: Refresh) -> int:
+    """Return the depth that parameters need."""
+    plan = refresh.plan
+    return plan.level + bootstrap_depth(params, plan, refresh.series.shape[1] - 1)
+
+
+def _priced(params: CryptoParams, circuits: Circuits, times: MachineTimes) -> TrainingChoice:
+    """Price one step of each kind and level, and count the keys of all."""
+    seconds: dict[tuple[bool, int], float] = {}
+    rotations: set[int] = set()
+    total, bootstraps = 0.0, False
+    for step in circuits.steps:
+        kind = _kind(step)
+        if kind not in seconds:
+            circuit = circuits.circuit(step).circuit
+            seconds[kind] = predict(circuit, params, times).seconds
+            rotations |= circuit.rotations
+            bootstraps |= circuit.bootstraps
+        total += seconds[kind]
+    keys = needed_keys(params, rotations, True, bootstraps)
+    return TrainingChoice(params, circuits, total, len(keys) * params.evaluation_key_bytes)
+
+
+def _kind(step: Placed) -> tuple[bool, int]:
+    return step.iteration > 0, step.before
+
+
+def _error(choice: TrainingChoice) -> float:
+    if choice.circuits.geometry.task.algorithm is Algorithm.MOMENTS:
+        return 0.0
+    return weight_error(choice.params, choice.circuits)
