@@ -20,6 +20,7 @@ from bench import (
     mlp,
     operations,
     predicted,
+    training,
 )
 from bench.peers.install import PEERS
 from bench.question import DEFAULT_PEERS, Answer, Options
@@ -36,6 +37,7 @@ examples:
   python -m bench heart --heart ~/heart-disease
   python -m bench operations --backend native --write-cost-table
   python -m bench predicted --backend native
+  python -m bench training --heart ~/heart-disease --kills 50
   python -m bench.peers.install tenseal orion   install peers beforehand
 """
 
@@ -61,6 +63,7 @@ QUESTIONS = {
         Question(engine.NAME, engine.SUMMARY, engine.run, engine.draw),
         Question(memory.NAME, memory.SUMMARY, memory.run, memory.draw),
         Question(bootstrap.NAME, bootstrap.SUMMARY, bootstrap.run, bootstrap.draw),
+        Question(training.NAME, training.SUMMARY, training.run, training.draw),
         Question(operations.NAME, operations.SUMMARY, operations.run, operations.draw),
     )
 }
@@ -88,6 +91,7 @@ def main(arguments: Sequence[str] | None = None, console: Console | None = None)
         chosen.sizes,
         chosen.threads,
         chosen.instructions,
+        chosen.kills,
     )
     answer = question.run(options, console)
     path: Path = chosen.json or RESULTS / f"{question.name}.jsonl"
@@ -165,6 +169,13 @@ def _parser() -> argparse.ArgumentParser:
         "--instructions",
         choices=("scalar", "avx2", "avx512"),
         help="engine only: instruction set of the native kernels (default: the best)",
+    )
+    parser.add_argument(
+        "--kills",
+        type=_rounds,
+        default=0,
+        metavar="N",
+        help="training only: kill the server at N random moments and start it again",
     )
     return parser
 

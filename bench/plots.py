@@ -77,6 +77,35 @@ def draw_auc(records: Sequence[Record], path: Path) -> None:
     _save(figure, records, path)
 
 
+def draw_training(records: Sequence[Record], path: Path) -> None:
+    """Draw accuracy lost by fold, and time against rows, features and iterations."""
+    figure = Figure(figsize=(13, 3.8), layout="constrained")
+    axes = figure.subplots(1, 4)
+    losses = {r.workload: r.samples for r in records if r.metric == "auc_loss_vs_sklearn_by_fold"}
+    if losses:
+        axes[0].boxplot(list(losses.values()), vert=False)
+        axes[0].set_yticks(range(1, len(losses) + 1), list(losses), fontsize=7)
+    axes[0].axvline(0.005, color="black", linewidth=1, linestyle="--")
+    axes[0].set_title("AUC lost against scikit-learn, by fold", fontsize=9)
+    for panel, axis in zip(axes[1:], ("rows", "features", "iterations"), strict=True):
+        for metric in ("fit_seconds", "server_seconds"):
+            points = _scaling_points(records, axis, metric)
+            panel.plot(*zip(*points, strict=True), "o-", label=metric) if points else None
+        panel.set(xlabel=axis, ylabel="s")
+        panel.set_ylim(bottom=0.0)
+        panel.legend(fontsize=7)
+    _save(figure, records, path)
+
+
+def _scaling_points(records: Sequence[Record], axis: str, metric: str) -> list[tuple[float, float]]:
+    prefix = f"scaling, {axis} "
+    return sorted(
+        (float(r.workload.removeprefix(prefix)), r.value)
+        for r in records
+        if r.workload.startswith(prefix) and r.metric == metric
+    )
+
+
 def _bars_of(records: Sequence[Record], workload: str, metric: str) -> dict[str, float]:
     """Return the positive values of a metric by subject and variant, smallest first."""
     values = {

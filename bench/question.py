@@ -31,6 +31,7 @@ class Options:
         sizes: base-2 logarithms of N for `engine`, or none for its own choice.
         threads: numbers of threads for `engine`, or none for its own choice.
         instructions: instruction set of the native kernels for `engine`, or None for the best.
+        kills: how often `training` kills the server.
     """
 
     quick: bool = False
@@ -42,6 +43,7 @@ class Options:
     sizes: Sequence[int] = ()
     threads: Sequence[int] = ()
     instructions: str | None = None
+    kills: int = 0
 
     def pace(self, rounds: int) -> Pace:
         """Return the pace, given the question's own number of rounds."""

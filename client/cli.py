@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from tacit import __version__
-from tacit.client import cli_demo, cli_keys, cli_models, cli_predict, cli_serve
+from tacit.client import cli_demo, cli_keys, cli_models, cli_predict, cli_serve, cli_train
 from tacit.client.cli_common import remark
 from tacit.client.environment import quiet_openmp
 from tacit.errors import DamagedInputError, TacitError, UserError
@@ -24,6 +24,7 @@ examples:
   tacit compile heart.onnx --out models/heart/1 --calibrate train.npy --name heart
   tacit serve models
   tacit predict http://localhost:8000 heart --inputs patients.npy --out risk.npy
+  tacit train fit http://localhost:8000 patients.csv --target disease --out disease.onnx
 
 every command explains itself: tacit COMMAND --help
 """
@@ -81,6 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
         cli_serve.add_serve,
         cli_keys.add_keys,
         cli_predict.add_predict,
+        cli_train.add_train,
         cli_demo.add_demo,
         cli_demo.add_doctor,
     ):

@@ -105,6 +105,25 @@ class Codec:
         slots = self._each(lambda item: self._decrypted(*item), work)
         return np.reshape(slots, (len(frames), len(specs), self.keys.params.slots))
 
+    def measured_error(self, plan: Plan, frames: Sequence[Sequence[bytes]]) -> float:
+        """Measure the deviation of the error in an answer's slots, in stored units.
+
+        OpenFHE estimates it from the imaginary parts, where there should be nothing.
+
+        Args:
+            plan, frames: as for `decrypt`.
+
+        Raises:
+            WireError: a frame is damaged, or is not an answer of this plan under these keys.
+        """
+        specs = ciphertext_specs(plan.outputs)
+        found = [
+            self.keys.secret.measured_error(self._archive(frame, spec))
+            for evaluation in frames
+            for frame, spec in zip(evaluation, specs, strict=True)
+        ]
+        return max(found)
+
     def _encrypted(self, values: Floats, spec: TensorSpec) -> bytes:
         params = self.keys.params
         archive = self.keys.secret.encrypt(values, spec.level, spec.degree)
@@ -121,6 +140,10 @@ class Codec:
         return encode_ciphertext(ciphertext, params.moduli, self.packing)
 
     def _decrypted(self, frame: bytes, spec: TensorSpec) -> Floats:
+        return self.keys.secret.decrypt(self._archive(frame, spec))
+
+    def _archive(self, frame: bytes, spec: TensorSpec) -> bytes:
+        """Check an answer's frame and write it anew, for OpenFHE."""
         params = self.keys.params
         ciphertext = decode_ciphertext(frame, self._expectation(spec))
         foreign = ForeignCiphertext(
@@ -131,7 +154,7 @@ class Codec:
             slots=ciphertext.slots,
             key_tag=self.keys.secret.tag,
         )
-        return self.keys.secret.decrypt(write_ciphertext(self.keys.context.template, foreign))
+        return write_ciphertext(self.keys.context.template, foreign)
 
     def _expectation(self, spec: TensorSpec) -> CiphertextExpectation:
         params = self.keys.params

@@ -101,16 +101,26 @@ class SecretKey:
         Raises:
             DamagedInputError: the slots hold noise rather than values.
         """
-        context = self._context
+        plain = self._opened(archive)
+        plain.SetLength(self._context.params.slots)
+        return np.asarray(plain.GetRealPackedValueArray(), dtype=np.float64)
+
+    def measured_error(self, archive: bytes) -> float:
+        """Return the deviation of the error in a ciphertext's slots, as OpenFHE estimates it.
+
+        Raises:
+            DamagedInputError: the slots hold noise rather than values.
+        """
+        return float(2.0 ** -self._opened(archive).GetLogPrecision())
+
+    def _opened(self, archive: bytes) -> openfhe.Plaintext:
         encrypted = self._library.DeserializeCiphertextString(archive, self._library.BINARY)
         try:
-            plain = context.openfhe.Decrypt(encrypted, self._key)
+            return self._context.openfhe.Decrypt(encrypted, self._key)
         except RuntimeError as error:
             raise DamagedInputError(
                 "the answer cannot be decrypted: it was computed wrongly, or under other keys"
             ) from error
-        plain.SetLength(context.params.slots)
-        return np.asarray(plain.GetRealPackedValueArray(), dtype=np.float64)
 
     def relinearization_archive(self) -> bytes:
         """Make the relinearisation key; returns its archive, as `openfhe_keys` reads it.

@@ -8,6 +8,9 @@ moduli has no more levels than the cubic needs. Other variants:
     tutorial_chain  the same with the tutorial's longer chain: slower and, at its scale, less exact
     logits          no sigmoid on the server (the client applies it exactly), precise parameters
     small_logits    the same with the small parameters of the tutorial on encrypted evaluation
+
+Training is one epoch of the tutorial on encrypted training, with its parameters: a ciphertext for
+each row, the gradient of each row added up, weights refreshed by the client after the epoch.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import numpy as np
 import tenseal as ts  # type: ignore[import-not-found]
 
 from bench.worker import (
+    Measured,
     Ready,
     Round,
     UnsupportedError,
@@ -50,6 +54,9 @@ LOGREG = {
     "small_logits": Choice(4096, (40, 20, 40), 20),
 }
 MLP = Choice(8192, (40, 26, 26, 26, 40), 26)
+TRAINING = Choice(8192, (40, 21, 21, 21, 21, 21, 21, 40), 21, sigmoid=True)
+TRAINING_SIGMOID = [0.5, 0.197, 0.0, -0.004]
+PENALTY = 0.05
 
 
 class TensealWorker:
@@ -62,12 +69,14 @@ class TensealWorker:
 
     def setup(self, workload: Workload) -> Ready:
         """Make the context and its keys."""
-        if workload.question not in ("logreg", "mlp"):
+        if workload.question not in ("logreg", "mlp", "training"):
             raise UnsupportedError(f"no TenSEAL worker for {workload.question}")
         self._workload = workload
         start = time.perf_counter()
-        choice = LOGREG[workload.variant] if workload.question == "logreg" else MLP
-        if choice.sigmoid:
+        choice = {"mlp": MLP, "training": TRAINING}.get(workload.question) or LOGREG[
+            workload.variant
+        ]
+        if choice.sigmoid and workload.question != "training":
             self._sigmoid = _fit_sigmoid(workload)
         self._context = ts.context(
             ts.SCHEME_TYPE.CKKS, choice.n, coeff_mod_bit_sizes=list(choice.log_q)
@@ -80,7 +89,9 @@ class TensealWorker:
         return Ready(parameters, threads_allowed(), seconds, self._key_bytes())
 
     def round(self, index: int) -> Round:
-        """Predict one group of rows."""
+        """Predict one group of rows, or train for one epoch."""
+        if self._workload.question == "training":
+            return self._epoch()
         rows = rows_at(self._workload, index)
         if self._workload.question == "mlp":
             return self._mlp(rows[0])
@@ -126,6 +137,32 @@ class TensealWorker:
         return Round(
             evaluated_at - encrypted_at, end - evaluated_at + encrypted_at - start, outputs
         )
+
+    def _epoch(self) -> Round:
+        """Train for one epoch: forward and backward for each row, then one update."""
+        rows, labels = self._workload.arrays["rows"], self._workload.arrays["labels"]
+        start = time.perf_counter()
+        encrypted = [ts.ckks_vector(self._context, row.tolist()) for row in rows]
+        targets = [ts.ckks_vector(self._context, [label]) for label in labels]
+        weights = ts.ckks_vector(self._context, [0.0] * rows.shape[1])
+        bias = ts.ckks_vector(self._context, [0.0])
+        encrypted_at = time.perf_counter()
+        steps, bias_steps = 0, 0
+        for row, target in zip(encrypted, targets, strict=True):
+            wrong = (row.dot(weights) + bias).polyval(TRAINING_SIGMOID) - target
+            steps = row * wrong + steps
+            bias_steps = wrong + bias_steps
+        weights -= steps * (1.0 / len(rows)) + weights * PENALTY
+        bias -= bias_steps * (1.0 / len(rows))
+        trained_at = time.perf_counter()
+        outputs = [weights.decrypt() + bias.decrypt()]
+        end = time.perf_counter()
+        seconds = trained_at - encrypted_at
+        extra = [
+            Measured("row_seconds", seconds / len(rows), "s"),
+            Measured("rows", len(rows), "1"),
+        ]
+        return Round(seconds, end - trained_at + encrypted_at - start, outputs, extra)
 
     def _activate(self, logits: Any) -> Any:
         return logits.polyval(self._sigmoid) if self._sigmoid else logits

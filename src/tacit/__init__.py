@@ -1,7 +1,7 @@
 """Tacit: machine-learning models served over encrypted data.
 
-`tacit.Client` and `tacit.AsyncClient` are loaded on first use, so that `import tacit` needs numpy
-at most and never loads OpenFHE.
+Everything is loaded on first use, so that `import tacit` needs numpy at most and never loads
+OpenFHE or scikit-learn.
 """
 
 from __future__ import annotations
@@ -12,12 +12,33 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tacit.client.async_client import AsyncClient
     from tacit.client.client import Client
+    from tacit.client.training.connection import Connection
+    from tacit.client.training.linear_models import LinearRegression, Ridge
+    from tacit.client.training.logistic_regression import LogisticRegression
+    from tacit.client.training.release import ReleasePolicy
 
 __version__ = "0.1.0"
-__all__ = ["AsyncClient", "Client", "__version__"]
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Connection",
+    "LinearRegression",
+    "LogisticRegression",
+    "ReleasePolicy",
+    "Ridge",
+    "__version__",
+]
 
 
-_LAZY = {"Client": "tacit.client.client", "AsyncClient": "tacit.client.async_client"}
+_LAZY = {
+    "AsyncClient": "tacit.client.async_client",
+    "Client": "tacit.client.client",
+    "Connection": "tacit.client.training.connection",
+    "LinearRegression": "tacit.client.training.linear_models",
+    "LogisticRegression": "tacit.client.training.logistic_regression",
+    "ReleasePolicy": "tacit.client.training.release",
+    "Ridge": "tacit.client.training.linear_models",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -13,6 +13,10 @@
     │   ├── UnknownKeyError          the server does not hold these evaluation keys
     │   ├── ExpiredKeyError          keys made for a retired configuration
     │   ├── KeyFileError             key file missing, unreadable, wrong passphrase
+    │   ├── TrainingRowsError        rows that cannot be trained on (also a ValueError)
+    │   │   └── LabelError             ... labels or targets that cannot (also a ValueError)
+    │   ├── NotTrainedError          a model that was asked before it was trained
+    │   ├── ReleaseError             decrypted results may not be shared, or no more of them
     │   ├── UnusableEnvironmentError the interpreter or a wheel cannot work
     │   └── ServiceError             the server refused or could not be reached
     ├── DamagedInputError          bytes from outside that are not what they claim
@@ -119,6 +123,30 @@ class KeyFileError(UserError):
     """A key file is missing, unreadable, or the passphrase is wrong."""
 
     code = "key_file"
+
+
+class TrainingRowsError(UserError, ValueError):
+    """Rows that cannot be trained on: missing values, constant columns, another shape, too many."""
+
+    code = "training_rows"
+
+
+class LabelError(TrainingRowsError):
+    """Labels or targets that cannot be trained on."""
+
+    code = "training_labels"
+
+
+class NotTrainedError(UserError, ValueError, AttributeError):
+    """The model was asked before it was trained."""
+
+    code = "not_trained"
+
+
+class ReleaseError(UserError):
+    """Decrypted results may not be shared: too few bits would be left, or the budget is spent."""
+
+    code = "release"
 
 
 class UnusableEnvironmentError(UserError):

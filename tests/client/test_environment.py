@@ -60,7 +60,9 @@ def test_unknown_names_of_the_package_are_attribute_errors() -> None:
 
     with pytest.raises(AttributeError, match="'Klient'"):
         tacit.Klient  # noqa: B018
-    assert set(tacit.__all__) == {"AsyncClient", "Client", "__version__"}
+    estimators = {"Connection", "LinearRegression", "LogisticRegression", "Ridge"}
+    others = {"AsyncClient", "Client", "ReleasePolicy", "__version__"}
+    assert set(tacit.__all__) == estimators | others
 
 
 def test_this_environment_is_usable() -> None:

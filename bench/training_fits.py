@@ -1,0 +1,96 @@
+"""One encrypted training and what is measured of it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from bench.task import Array
+from bench.training_sets import Labels
+from tacit.client.training.connection import Connection
+from tacit.client.training.http_trainer import HttpTrainer, service_of
+from tacit.client.training.logistic_regression import LogisticRegression
+from tacit.client.training.records import read_record
+from tacit.client.training.simulated import SimulatedTrainer
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Figures of one training.
+
+    Attributes:
+        weights, twin: for prepared rows: encrypted, and of the same algorithm in numpy.
+        fit_seconds: from rows to decrypted weights, keys known to the server before.
+        server_seconds: spent on the circuit.
+        key_bytes, upload_bytes: evaluation keys, and encrypted rows.
+        parameters: of the scheme.
+        model: fitted, weights decrypted.
+    """
+
+    weights: Array
+    twin: Array
+    fit_seconds: float
+    server_seconds: float
+    key_bytes: int
+    upload_bytes: int
+    parameters: dict[str, object]
+    model: LogisticRegression = field(repr=False)
+
+    @property
+    def weight_error(self) -> float:
+        """Largest difference of a weight."""
+        return float(np.abs(self.weights - self.twin).max())
+
+
+def fit(model: LogisticRegression, rows: Array, labels: Labels, *, warm: bool = True) -> Fit:
+    """Train once, and once more in the clear.
+
+    Args:
+        model: with a `Connection` as its URL.
+        rows, labels: what is trained on.
+        warm: have plan and keys made before the clock starts.
+    """
+    if warm:
+        warm_up(model, rows, labels)
+    start = time.perf_counter()
+    fitted = model.fit(rows, labels).download()
+    seconds = time.perf_counter() - start
+    remote = fitted._fitted_remote()
+    plan, keys = remote.plan, remote.codec.keys  # type: ignore[attr-defined]
+    return Fit(
+        fitted.weights_,
+        clear_twin(fitted, rows, labels),
+        seconds,
+        remote.status().seconds,
+        keys.facts.key_bytes,
+        plan.frames * plan.signature.params.ciphertext_bytes(plan.upload.inputs[0].level),
+        dict(plan.signature.params.to_json()),
+        fitted,
+    )
+
+
+def warm_up(model: LogisticRegression, rows: Array, labels: Labels) -> None:
+    """Have the training compiled, and keys made and uploaded."""
+    connection = model.url
+    assert isinstance(connection, Connection)
+    HttpTrainer(connection).make_ready(model.request(rows, labels).task)
+
+
+def clear_twin(model: LogisticRegression, rows: Array, labels: Labels) -> Array:
+    """Train by the same algorithm on clear numbers, without noise."""
+    request = model.request(rows, labels)
+    remote = SimulatedTrainer(noise=0.0).start(request, lambda job, memory: None)
+    while not remote.status().state.ended:
+        pass
+    return remote.weights()
+
+
+def forget(connection: Connection, job: str) -> None:
+    """Delete a job at the server and its record here, so that folders stay small."""
+    with service_of(connection) as service:
+        service.forget(job)
+    read_record(connection, job)
+    Path(connection.trainings / f"{job}.training").unlink(missing_ok=True)

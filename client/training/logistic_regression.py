@@ -1,0 +1,216 @@
+"""Logistic regression on encrypted rows, much as scikit-learn's: two classes or more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tacit.client.training import checks, export, tags
+from tacit.client.training.connection import Connection
+from tacit.client.training.estimator import (
+    PRESET_CLIP,
+    PRESET_DEGREE,
+    PRESET_ITERATIONS,
+    PRESET_WHITEN,
+    Division,
+    Estimator,
+)
+from tacit.client.training.job import TrainingJob
+from tacit.client.training.parameters import at_least, one_of
+from tacit.client.training.preprocessing import Preprocessing
+from tacit.client.training.requests import room_for
+from tacit.errors import LabelError
+from tacit.training import DEGREES, Algorithm, TrainingTask
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+
+
+class LogisticRegression(Estimator):
+    """Classifier trained by a server that cannot read rows, weights or predictions.
+
+    With more than two classes there is one model for each against the rest, for example as the
+    last layer on the features of a frozen network. Constructor parameters:
+
+        url: the server, or a `tacit.Connection` with token, key directory, passphrase.
+        iterations: of Nesterov's gradient method; few do, as rows are prepared.
+        degree: of the sigmoid's polynomial: 3, 5 or 7. 5 never diverges.
+        clip: prepared features are moved to [-clip, clip].
+        whiten: 0 standardises features, 1 makes them uncorrelated; powers between.
+        decay: share of the weights that each iteration takes away.
+        batch_rows: rows of a mini-batch; 0 takes all rows in every iteration.
+        missing: "refuse" or "mean", which fills missing values in at your side.
+        constant: "refuse" or "ignore" columns that never change.
+        validation: share of the rows held back for the learning curve.
+        validate_every: iterations between its points.
+        early_stopping: points without improvement after which training stops; 0 for never.
+        where: "server" keeps the weights encrypted there and has it predict; "client" downloads
+            and decrypts them at the end.
+        simulate: train in this process, without encryption and server, with noise alike.
+        random_state: of the division into training and validation rows.
+        verbose: show progress.
+
+    Attributes:
+        classes_: labels in sorted order.
+        coef_, intercept_: shape (1 or classes, features) and (1 or classes,), after `download()`.
+    """
+
+    classes_: Array
+
+    def __init__(
+        self,
+        url: str | Connection | None = None,
+        *,
+        iterations: int = PRESET_ITERATIONS,
+        degree: int = PRESET_DEGREE,
+        clip: float = PRESET_CLIP,
+        whiten: float = PRESET_WHITEN,
+        decay: float = 0.0,
+        batch_rows: int = 0,
+        missing: str = "refuse",
+        constant: str = "refuse",
+        validation: float = 0.0,
+        validate_every: int = 1,
+        early_stopping: int = 0,
+        where: str = "server",
+        simulate: bool = False,
+        random_state: int = 0,
+        verbose: bool = False,
+    ) -> None:
+        self.url = url
+        self.iterations = iterations
+        self.degree = degree
+        self.clip = clip
+        self.whiten = whiten
+        self.decay = decay
+        self.batch_rows = batch_rows
+        self.missing = missing
+        self.constant = constant
+        self.validation = validation
+        self.validate_every = validate_every
+        self.early_stopping = early_stopping
+        self.where = where
+        self.simulate = simulate
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @overload
+    def fit(self, X: Any, y: Any, *, wait: Literal[True] = True) -> LogisticRegression: ...
+
+    @overload
+    def fit(self, X: Any, y: Any, *, wait: Literal[False]) -> TrainingJob[LogisticRegression]: ...
+
+    def fit(
+        self, X: Any, y: Any, *, wait: bool = True
+    ) -> LogisticRegression | TrainingJob[LogisticRegression]:
+        """Encrypt rows and have them trained on.
+
+        Args:
+            X: shape (rows, features).
+            y: labels, shape (rows,); any two values or more.
+            wait: False returns a handle of the job at once.
+
+        Raises:
+            TrainingRowsError: not finite, constant columns, too many rows.
+            LabelError: one class only, or no labels.
+            ServiceError: the server cannot be reached or refuses.
+        """
+        fitted = self._waited(self._begun(X, y), wait)
+        assert isinstance(fitted, LogisticRegression | TrainingJob)
+        return fitted
+
+    def decision_function(self, X: Any) -> Floats:
+        """Return scores: shape (rows,) for two classes, (rows, classes) for more.
+
+        Raises:
+            NotTrainedError: not fitted yet.
+            TrainingRowsError: another number of features, or not finite.
+        """
+        margins = self._margins(X)
+        return margins[:, 0] if len(self.classes_) == 2 else margins
+
+    def predict_proba(self, X: Any) -> Floats:
+        """Return probabilities, shape (rows, classes); see `decision_function`."""
+        chances = 0.5 * (1.0 + np.tanh(0.5 * self._margins(X)))
+        if len(self.classes_) == 2:
+            return np.concatenate([1.0 - chances, chances], axis=1)
+        return np.asarray(chances / chances.sum(axis=1, keepdims=True))
+
+    def predict(self, X: Any) -> Array:
+        """Return the most likely labels, shape (rows,); see `decision_function`."""
+        margins = self._margins(X)
+        if len(self.classes_) == 2:
+            return np.asarray(self.classes_[(margins[:, 0] > 0).astype(np.int64)])
+        return np.asarray(self.classes_[margins.argmax(axis=1)])
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the share of rows whose label is predicted; see `decision_function`."""
+        right = self.predict(X) == np.asarray(y)
+        return float(np.average(right, weights=sample_weight))
+
+    def to_onnx(self, path: Path | str | None = None) -> bytes:
+        """Return the decrypted model as an ONNX file's bytes, which `tacit compile` takes.
+
+        Clipping is left out: it matters beyond `clip` standard deviations only.
+
+        Args:
+            path: where to write them, too.
+
+        Raises:
+            NotTrainedError: the weights were not downloaded.
+            UserError: package onnx is missing, or the file cannot be written.
+        """
+        return export.written(export.classifier(self.coef_, self.intercept_), path)
+
+    def __sklearn_tags__(self) -> Any:
+        return tags.of_estimator("classifier", missing=self.missing == "mean")
+
+    def _asked(self, X: Any, y: Any) -> tuple[Division, TrainingTask]:
+        self._check_parameters()
+        one_of("degree", self.degree, DEGREES)
+        at_least("decay", self.decay, 0.0)
+        table = self._checked_table(X)
+        labels = checks.checked_labels(y, len(table))
+        self.classes_ = checks.classes_of(labels)
+        signs = self._signs(labels)
+        division = self._divided(table, signs)
+        self.preprocessing_ = Preprocessing.of(division.rows, clip=self.clip, whiten=self.whiten)
+        count, held = len(division.rows), division.held_rows
+        task = TrainingTask(
+            Algorithm.LOGISTIC,
+            rows=room_for(count),
+            features=self.n_features_in_,
+            iterations=self.iterations,
+            degree=self.degree,
+            classes=signs.shape[1],
+            batch_rows=min(self.batch_rows, count),
+            decay=self.decay,
+            validation_rows=0 if held is None else room_for(len(held)),
+            validation_every=0 if held is None else self.validate_every,
+            predictions=self.where == "server",
+        )
+        return division, task
+
+    def _signs(self, labels: Array) -> Floats:
+        """Return 1 or -1, shape (rows, 1), or (rows, classes) for more than two."""
+        classes = self.classes_[1:] if len(self.classes_) == 2 else self.classes_
+        return np.where(labels[:, None] == classes[None, :], 1.0, -1.0)
+
+    def _strata(self, targets: Floats) -> list[NDArray[np.bool_]]:
+        return [np.all(targets == row, axis=1) for row in np.unique(targets, axis=0)]
+
+    def _for_features(self, weights: Floats) -> tuple[Floats, Floats]:
+        pairs = [self.preprocessing_.weights(column) for column in weights.T]
+        return np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs])
+
+    def _learnt(self) -> Mapping[str, object]:
+        return {"classes": self.classes_.tolist(), "dtype": self.classes_.dtype.str}
+
+    def _relearn(self, learnt: Mapping[str, Any]) -> None:
+        if not str(learnt["dtype"]).lstrip("<>=|").startswith(("i", "u", "b", "f", "U", "O")):
+            raise LabelError("the record of this training holds labels of an unknown kind")
+        self.classes_ = np.array(learnt["classes"], dtype=np.dtype(learnt["dtype"]))
