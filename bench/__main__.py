@@ -14,11 +14,13 @@ from bench import (
     bootstrap,
     engine,
     heart,
+    keys,
     lenet,
     logreg,
     memory,
     mlp,
     operations,
+    parties,
     predicted,
     training,
 )
@@ -38,6 +40,7 @@ examples:
   python -m bench operations --backend native --write-cost-table
   python -m bench predicted --backend native
   python -m bench training --heart ~/heart-disease --kills 50
+  python -m bench parties --heart ~/heart-disease
   python -m bench.peers.install tenseal orion   install peers beforehand
 """
 
@@ -61,9 +64,11 @@ QUESTIONS = {
         Question(heart.NAME, heart.SUMMARY, heart.run, heart.draw),
         Question(predicted.NAME, predicted.SUMMARY, predicted.run, predicted.draw),
         Question(engine.NAME, engine.SUMMARY, engine.run, engine.draw),
+        Question(keys.NAME, keys.SUMMARY, keys.run, keys.draw),
         Question(memory.NAME, memory.SUMMARY, memory.run, memory.draw),
         Question(bootstrap.NAME, bootstrap.SUMMARY, bootstrap.run, bootstrap.draw),
         Question(training.NAME, training.SUMMARY, training.run, training.draw),
+        Question(parties.NAME, parties.SUMMARY, parties.run, parties.draw),
         Question(operations.NAME, operations.SUMMARY, operations.run, operations.draw),
     )
 }

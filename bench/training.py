@@ -25,6 +25,7 @@ from bench.record import Record, Surroundings, look_around
 from bench.report import format_bytes, format_seconds
 from bench.task import Array
 from bench.training_fits import Fit, fit, forget
+from bench.training_kills import LARGEST_WEIGHT_ERROR
 from bench.training_server import TrainingServer
 from bench.training_sets import Labels, Patients, framingham_like, sets
 from tacit.client.training.connection import Connection
@@ -37,7 +38,6 @@ SUMMARY = "training on encrypted rows: accuracy, time, errors (--heart DIR, --ki
 THREADS = 2
 REPEATS = 5
 LONG_ITERATIONS = 32
-LARGEST_WEIGHT_ERROR = 1e-3
 LARGEST_AUC_LOSS, LARGEST_ACCURACY_LOSS = 0.005, 0.01
 
 
@@ -175,9 +175,9 @@ def _costs(course: _Course) -> None:
 def _scaling(course: _Course) -> None:
     """Measure time against rows, features and iterations, one at a time."""
     quick = course.options.quick
-    rows = (780, 4000) if quick else (780, 2000, 4000, 8000, 16000)
-    features = (9, 30) if quick else (5, 9, 19, 30, 60)
-    iterations = (2, 4) if quick else (2, 3, 4, 5, 6)
+    rows = (780, 2000, 4000) if quick else (780, 2000, 4000, 8000, 16000)
+    features = (5, 9, 30) if quick else (5, 9, 19, 30, 60)
+    iterations = (2, 3, 4) if quick else (2, 3, 4, 5, 6)
     points: list[tuple[str, int, Patients, dict[str, int]]] = [
         *(("rows", n, framingham_like(n), {}) for n in rows),
         *(("features", n, framingham_like(features=n), {}) for n in features),

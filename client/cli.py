@@ -12,7 +12,15 @@ import sys
 from collections.abc import Sequence
 
 from tacit import __version__
-from tacit.client import cli_demo, cli_keys, cli_models, cli_predict, cli_serve, cli_train
+from tacit.client import (
+    cli_demo,
+    cli_keys,
+    cli_models,
+    cli_party,
+    cli_predict,
+    cli_serve,
+    cli_train,
+)
 from tacit.client.cli_common import remark
 from tacit.client.environment import quiet_openmp
 from tacit.errors import DamagedInputError, TacitError, UserError
@@ -83,6 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
         cli_keys.add_keys,
         cli_predict.add_predict,
         cli_train.add_train,
+        cli_party.add_party,
         cli_demo.add_demo,
         cli_demo.add_doctor,
     ):

@@ -37,12 +37,15 @@ class ClientContext:
     template: Template
 
 
-def make_context(params: CryptoParams, *, allow_insecure: bool = False) -> ClientContext:
+def make_context(
+    params: CryptoParams, *, allow_insecure: bool = False, several_parties: bool = False
+) -> ClientContext:
     """Make the context and check it.
 
     Args:
         params: their security was recomputed from the moduli when they were read.
         allow_insecure: accept parameters that promise no security (tests, demonstrations).
+        several_parties: make it able to share keys with other parties.
 
     Raises:
         SecurityError: the parameters promise less than 128 bits, and not `allow_insecure`.
@@ -63,6 +66,8 @@ def make_context(params: CryptoParams, *, allow_insecure: bool = False) -> Clien
     features = [feature.PKE, feature.KEYSWITCH, feature.LEVELEDSHE]
     if params.secret is SecretDistribution.SPARSE_ENCAPSULATED:
         features += [feature.ADVANCEDSHE, feature.FHE]  # which makes the keys to the sparse secret
+    if several_parties:
+        features += [feature.ADVANCEDSHE, feature.MULTIPARTY]
     for enabled in features:
         context.Enable(enabled)
     template = template_from_context(library.Serialize(context, library.BINARY))

@@ -7,7 +7,6 @@ except into a key file.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from typing import Any
 from tacit.client.context import ClientContext, make_context
 from tacit.client.frames import FrameEntry, FrameFolder, Progress, no_progress
 from tacit.client.key_files import KeyFile, read_key_file, write_key_file
+from tacit.client.key_tables import OPENFHE_TABLES
 from tacit.client.secret import SecretKey
 from tacit.errors import (
     ArtifactError,
@@ -45,8 +45,6 @@ _UNREADABLE = (
     *(KeyError, ValueError, TypeError, IndexError, AttributeError),
     *(ParameterError, ArtifactError),
 )
-# OpenFHE keeps made keys in tables of the process until they are removed: one maker at a time.
-_MAKING = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,11 +324,11 @@ def make_keys(
     for want in needed:
         match want.kind:
             case KeyKind.RELINEARIZATION:
-                with _MAKING:
+                with OPENFHE_TABLES:
                     archive = secret.relinearization_archive()
                 key, _ = read_relinearization_key(archive)
             case KeyKind.ROTATION:
-                with _MAKING:
+                with OPENFHE_TABLES:
                     archive = secret.automorphism_archive(want.element)
                 key = read_automorphism_keys(archive)[0][want.element]
             case KeyKind.TO_SPARSE | KeyKind.FROM_SPARSE:
@@ -340,7 +338,7 @@ def make_keys(
 
 
 def _sparse_keys(secret: SecretKey) -> SparseKeys:
-    with _MAKING:
+    with OPENFHE_TABLES:
         archive = secret.sparse_archive()
     return read_sparse_keys(archive)
 

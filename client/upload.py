@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Protocol
 
-from tacit.client.frames import Progress
-from tacit.client.keys import KeyPair
+from tacit.client.frames import FrameFolder, Progress
+from tacit.client.keys import KeyFacts
 from tacit.client.service import KeyDeclaration, Service
 from tacit.errors import ServiceError
 
@@ -14,9 +15,23 @@ _TRIES = 4
 _PAUSE_SECONDS = 0.5
 
 
+class EvaluationKeys(Protocol):
+    """A key set on disk: that of a key pair, or a joint one."""
+
+    @property
+    def facts(self) -> KeyFacts:
+        """What is known of it."""
+        ...
+
+    @property
+    def folder(self) -> FrameFolder:
+        """Where its frames are."""
+        ...
+
+
 def upload_keys(
     service: Service,
-    keys: KeyPair,
+    keys: EvaluationKeys,
     key_config: str,
     progress: Progress,
     pause: Callable[[float], None] = time.sleep,
@@ -27,7 +42,7 @@ def upload_keys(
 
     Args:
         service: the server.
-        keys: the key pair.
+        keys: the key pair, or the joint keys.
         key_config: of the signature the keys were made for.
         progress: hears "upload", bytes done, and bytes in all.
         pause: waits between tries.
@@ -36,10 +51,10 @@ def upload_keys(
         ExpiredKeyError: no model there takes such keys.
         ServiceError: the server cannot be reached, or has no room.
     """
-    if service.has_key(keys.key_id):
+    if service.has_key(keys.facts.key_id):
         return 0
     frames = keys.facts.frames
-    declared = KeyDeclaration(keys.key_id, keys.params.digest.hex(), key_config, frames)
+    declared = KeyDeclaration(keys.facts.key_id, keys.facts.params.digest.hex(), key_config, frames)
     sender = _Sender(service, keys, progress)
     for left in reversed(range(_TRIES)):
         try:
@@ -56,7 +71,7 @@ def upload_keys(
 class _Sender:
     """Counts bytes over several tries."""
 
-    def __init__(self, service: Service, keys: KeyPair, progress: Progress) -> None:
+    def __init__(self, service: Service, keys: EvaluationKeys, progress: Progress) -> None:
         self._service = service
         self._keys = keys
         self._progress = progress
@@ -71,7 +86,7 @@ class _Sender:
         self._progress("upload", self._done, total)
         for frame in wanted:
             path = self._keys.folder.file(frame)
-            self._service.upload_frame(self._keys.key_id, frame, path, self._count)
+            self._service.upload_frame(self._keys.facts.key_id, frame, path, self._count)
 
     def _count(self, piece: int) -> None:
         self._done += piece

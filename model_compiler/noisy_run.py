@@ -109,11 +109,13 @@ class NoisyRun:
         return chebyshev_by_powers(self, a, constants[name], key=name)
 
     def bootstrap(self, a: Noisy, plan: Bootstrap, constants: Mapping[str, Floats]) -> Noisy:
-        """Evaluate the series."""
+        """Evaluate the series; errors repeat with the values."""
         series = constants[plan.series]
         to = self._checker.bootstrap(a.type, plan, constants)
-        deviation = bootstrap_deviation(self._params, plan, series)
-        return self._noisy(evaluate_series(series, a.values, plan.period), deviation, to)
+        values = evaluate_series(series, a.values, plan.period)
+        once = self._random.normal(size=1 << plan.log_slots)
+        error = np.tile(once, len(values) >> plan.log_slots)
+        return Noisy(values + bootstrap_deviation(self._params, plan, series) * error, to)
 
     def type_of(self, a: Noisy) -> ValueType:
         """Return level and degree."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +19,7 @@ from tacit.model_compiler.training_choice import (
     TrainingOptions,
     choose_training,
 )
-from tacit.params import CryptoParams
+from tacit.model_compiler.training_parties import slot_error
 from tacit.signature import Plan, Signature, TensorSpec
 from tacit.training import TrainingTask
 from tacit.training_plan import NOTE, Step, TrainingPlan
@@ -83,7 +84,9 @@ def _signature(
         model=training_name(task),
         version="1",
         params=choice.params,
-        plans=tuple(_plan(name, low, choice.params, seconds[name]) for name, low in plans.items()),
+        plans=tuple(
+            _plan(name, low, seconds[name], _precision(name, choice)) for name, low in plans.items()
+        ),
         model_inputs={},
         model_outputs=(),
     )
@@ -99,7 +102,14 @@ def _signature(
     )
 
 
-def _plan(name: str, lowered: Lowered, params: CryptoParams, seconds: float) -> Plan:
+def _precision(name: str, choice: TrainingChoice) -> float:
+    """Return the bits that a plan promises; of joint weights, those that shares are sized by."""
+    if choice.circuits.geometry.task.parties > 1 and name.startswith("weights-"):
+        return -math.log2(slot_error(choice.params, choice.circuits))
+    return _PRECISION_BITS
+
+
+def _plan(name: str, lowered: Lowered, seconds: float, precision_bits: float) -> Plan:
     circuit = lowered.circuit
     outputs, first = [], 0
     for output, layout in lowered.outputs.items():
@@ -114,7 +124,7 @@ def _plan(name: str, lowered: Lowered, params: CryptoParams, seconds: float) -> 
         rotations=tuple(sorted(circuit.rotations)),
         relinearization=circuit.needs_relinearization,
         seconds=seconds,
-        precision_bits=_PRECISION_BITS,
+        precision_bits=precision_bits,
         bootstraps=circuit.bootstraps,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import product
 
@@ -20,7 +20,9 @@ from tacit.model_compiler.bootstrap import secure_bootstrap_params
 from tacit.model_compiler.choose_params import secure_params
 from tacit.model_compiler.cost import predict
 from tacit.model_compiler.op_times import MachineTimes, reference_times
+from tacit.model_compiler.training_geometry import Geometry, Levels, first_depth, iteration_depth
 from tacit.model_compiler.training_noise import weight_error
+from tacit.model_compiler.training_parties import joint_params, joint_room
 from tacit.model_compiler.training_schedule import (
     Circuits,
     Placed,
@@ -28,13 +30,7 @@ from tacit.model_compiler.training_schedule import (
     least_level,
     leveled_depth,
 )
-from tacit.model_compiler.training_steps import (
-    REFRESHED_SHARE,
-    Geometry,
-    Levels,
-    first_depth,
-    iteration_depth,
-)
+from tacit.model_compiler.training_steps import REFRESHED_SHARE
 from tacit.params import CryptoParams
 from tacit.training import Algorithm, TrainingTask
 
@@ -44,7 +40,7 @@ Floats = NDArray[np.float64]
 _DEEPEST = 48
 _SCALES = (50, 48, 46, 44, 42, 40, 38, 36)
 _STAGES = ((1, 1), (2, 2))
-_SERIES = ((2.0, 15), (16.0, 3))
+_HARMONICS = 15
 _SERIES_CUTOFF = 1e-12
 _MOST_ITERATIONS_BETWEEN = 5
 _MOST_DIGITS = 6
@@ -64,7 +60,7 @@ class TrainingOptions:
         times: prices of the machine.
     """
 
-    key_bytes: tuple[float, ...] = (500e6, 2e9, 8e9)
+    key_bytes: tuple[float, ...] = (500e6, 2.5e9, 8e9)
     weight_error: float = 5e-4
     params: CryptoParams | None = None
     refresh: Refresh | None = None
@@ -101,14 +97,19 @@ def choose_training(task: TrainingTask, options: TrainingOptions) -> TrainingCho
     Raises:
         ParameterError: nothing at 128 bits does; the message says what comes nearest.
     """
+    if task.weight_bits:
+        asked = 2.0**-task.weight_bits
+        options = replace(options, weight_error=min(options.weight_error, asked))
     if options.params is not None:
         return _given(task, options, options.params)
     refused: list[str] = []
-    leveled = {log_n: list(_leveled(task, log_n, options)) for log_n in _LEVELED_RINGS}
+    leveled: dict[int, list[TrainingChoice]] = {}
     bootstrapped: list[TrainingChoice] | None = None
     for limit in options.key_bytes:
-        for found in leveled.values():
-            chosen = _first_precise(found, limit, options, refused)
+        for log_n in _LEVELED_RINGS:
+            if log_n not in leveled:
+                leveled[log_n] = list(_leveled(task, log_n, options))
+            chosen = _first_precise(leveled[log_n], limit, options, refused)
             if chosen is not None:
                 return chosen
         bootstrapped = _bootstrapped(task, options) if bootstrapped is None else bootstrapped
@@ -131,7 +132,8 @@ def _first_precise(
         if choice.key_bytes > limit:
             continue
         error = _error(choice)
-        if error <= options.weight_error:
+        room = joint_room(choice.params, choice.circuits)
+        if error <= options.weight_error and room >= 0.0:
             return choice
         refused.append(f"{choice.describe()}, error of weights {error:.2g}")
         choices.remove(choice)
@@ -160,12 +162,18 @@ def _leveled(task: TrainingTask, log_n: int, options: TrainingOptions) -> Iterat
         geometry = Geometry(task, 1 << (log_n - 1))
     except ParameterError:
         return
-    for params in secure_params(log_n, depth):
+    for params in _candidates(task, log_n, depth):
         yield _priced(params, Circuits(geometry, Levels(depth), None), options.times)
 
 
+def _candidates(task: TrainingTask, log_n: int, depth: int) -> Iterator[CryptoParams]:
+    if task.parties > 1:
+        return joint_params(log_n, depth)
+    return iter(secure_params(log_n, depth))
+
+
 def _bootstrapped(task: TrainingTask, options: TrainingOptions) -> list[TrainingChoice]:
-    if task.algorithm is Algorithm.MOMENTS or task.iterations < 2:
+    if task.algorithm is Algorithm.MOMENTS or task.iterations < 2 or task.parties > 1:
         return []
     found: list[TrainingChoice] = []
     most = min(_MOST_ITERATIONS_BETWEEN, task.iterations)
@@ -174,8 +182,8 @@ def _bootstrapped(task: TrainingTask, options: TrainingOptions) -> list[Training
             geometry = Geometry(task, 1 << (log_n - 1))
         except ParameterError:
             continue
-        for stages, form in product(_STAGES, _SERIES):
-            found += _scaled(geometry, log_n, between, stages, form, options)
+        for stages in _STAGES:
+            found += _scaled(geometry, log_n, between, stages, options)
     return found
 
 
@@ -184,15 +192,14 @@ def _scaled(
     log_n: int,
     between: int,
     stages: tuple[int, int],
-    form: tuple[float, int],
     options: TrainingOptions,
 ) -> Iterator[TrainingChoice]:
     """Yield, for each number of digits, the candidate of the largest secure scale."""
-    refresh = _refresh(geometry.task, between, stages, form)
+    refresh = _refresh(geometry.task, between, stages)
     digits: set[int] = set()
     for log_scale in _SCALES:
         try:
-            params = secure_bootstrap_params(log_n, refresh.plan, form[1], log_scale)
+            params = secure_bootstrap_params(log_n, refresh.plan, _HARMONICS, log_scale)
         except SecurityError:
             continue
         if params.dnum in digits or params.dnum > _MOST_DIGITS:
@@ -205,21 +212,18 @@ def _scaled(
             yield _priced(params, Circuits(geometry, levels, refresh), options.times)
 
 
-def _refresh(
-    task: TrainingTask, between: int, stages: tuple[int, int], form: tuple[float, int]
-) -> Refresh:
-    period, degree = form
+def _refresh(task: TrainingTask, between: int, stages: tuple[int, int]) -> Refresh:
     to_coefficients, to_slots = stages
     log_slots = (2 * task.width).bit_length() - 1
     level = 1 + between * iteration_depth(task) + to_coefficients + 2
-    plan = Bootstrap("series", level, log_slots, to_coefficients, to_slots, period)
-    return Refresh(plan, identity_series(degree, period))
+    plan = Bootstrap("series", level, log_slots, to_coefficients, to_slots)
+    return Refresh(plan, identity_series())
 
 
 @lru_cache
-def identity_series(degree: int, period: float) -> Floats:
-    """Return the series of the function x."""
-    return fit_series(lambda x: x, degree, period=period, cutoff=_SERIES_CUTOFF)
+def identity_series() -> Floats:
+    """Return the series of the function x; its period is the only one that OpenFHE has."""
+    return fit_series(lambda x: x, _HARMONICS, cutoff=_SERIES_CUTOFF)
 
 
 def refresh_deviation(params: CryptoParams, refresh: Refresh) -> float:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from tacit.circuit import execute
 from tacit.logistic import CLIP, ROW_SCALE
 from tacit.model_compiler.noisy_run import Noisy, NoisyRun
+from tacit.model_compiler.training_geometry import Geometry
 from tacit.model_compiler.training_schedule import Circuits, Placed
-from tacit.model_compiler.training_steps import Geometry
 from tacit.params import CryptoParams
 from tacit.precision import DECRYPTION_FACTOR
 from tacit.training import Algorithm, TrainingTask

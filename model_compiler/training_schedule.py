@@ -8,15 +8,20 @@ from tacit.bootstrap import Bootstrap
 from tacit.circuit import Floats
 from tacit.errors import ParameterError
 from tacit.model_compiler.lowering.lowered import Lowered
-from tacit.model_compiler.training_steps import (
-    Geometry,
-    Levels,
-    StepWriter,
-    first_depth,
-    iteration_depth,
-)
+from tacit.model_compiler.training_geometry import Geometry, Levels, first_depth, iteration_depth
+from tacit.model_compiler.training_steps import StepWriter
 from tacit.training import Algorithm, TrainingTask
-from tacit.training_plan import ADD, MOMENTS, PREDICT, PREDICT_ROWS, REFRESH, UPLOAD
+from tacit.training_plan import (
+    ADD,
+    LABELS,
+    MARGINS,
+    MOMENTS,
+    PREDICT,
+    PREDICT_ROWS,
+    REFRESH,
+    UPLOAD,
+    WEIGHTS,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,18 +126,21 @@ class Circuits:
     def circuit(self, step: Placed) -> Lowered:
         """Write the circuit of a step."""
         if self.geometry.task.algorithm is Algorithm.MOMENTS:
-            return self._writer.moments()
+            return self._writer(MOMENTS).moments()
         if step.iteration:
-            return self._writer.iteration(step.iteration, step.before)
+            writer = self._writer(f"iteration {step.iteration}")
+            return writer.iteration(step.iteration, step.before)
         assert self.refresh is not None
-        return self._writer.refresh(step.before, self.refresh.plan, self.refresh.series)
+        return self._writer(REFRESH).refresh(step.before, self.refresh.plan, self.refresh.series)
 
     def all(self) -> dict[str, Lowered]:
         """Write all plans, by name."""
         task = self.geometry.task
-        plans = {UPLOAD: self._writer.upload(), ADD: self._writer.add()}
+        plans = {UPLOAD: self._writer().upload(), ADD: self._writer(ADD).add()}
         if task.labelled and task.classes > 1:
-            plans |= {f"labels-{c}": self._writer.select_labels(c) for c in range(task.classes)}
+            plans |= {
+                f"labels-{c}": self._writer(LABELS).select_labels(c) for c in range(task.classes)
+            }
         for step in self.steps:
             name = self.name(step)
             if name not in plans:
@@ -141,19 +149,20 @@ class Circuits:
                 plans |= self._readings(step)
         if task.predictions:
             level = self.steps[-1].after
-            plans[PREDICT_ROWS] = self._writer.predict_rows(level)
-            plans[PREDICT] = self._writer.margins(level, 1, level)
+            plans[PREDICT_ROWS] = self._writer().predict_rows(level)
+            plans[PREDICT] = self._writer(MARGINS).margins(level, 1, level)
         return plans
 
-    @property
-    def _writer(self) -> StepWriter:
-        return StepWriter(self.geometry, self.levels)
+    def _writer(self, label: str = "") -> StepWriter:
+        return StepWriter(self.geometry, self.levels, label)
 
     def _readings(self, step: Placed) -> dict[str, Lowered]:
         """Return the plans by which weights after a step are read or validated."""
         level = step.after
-        plans = {f"weights-{level}": self._writer.weights(level)}
+        plans = {f"weights-{level}": self._writer(WEIGHTS).weights(level)}
         if self.geometry.task.validates(step.iteration):
             count = self.geometry.validation_ciphertexts
-            plans[f"validate-{level}"] = self._writer.margins(level, count, self.levels.upload)
+            plans[f"validate-{level}"] = self._writer(MARGINS).margins(
+                level, count, self.levels.upload
+            )
         return plans

@@ -32,19 +32,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tacit.bootstrap import Bootstrap
-from tacit.circuit import Op, Steps
-from tacit.errors import ParameterError
 from tacit.layout import Layout
 from tacit.logistic import momenta, odd_sigmoid
-from tacit.model_compiler.builder import CircuitBuilder
 from tacit.model_compiler.lowering.lowered import Lowered
-from tacit.training import Algorithm, TrainingTask
+from tacit.model_compiler.training_blocks import BlockWriter
+from tacit.model_compiler.training_geometry import Geometry, Levels
+from tacit.training import Algorithm
 from tacit.training_clear import step_length
 from tacit.training_plan import AHEAD, LABELS, MARGINS, ROWS, SUMS, VALIDATION, WEIGHTS
 
@@ -54,100 +52,17 @@ Floats = NDArray[np.float64]
 REFRESHED_SHARE = 0.125
 
 
-@dataclass(frozen=True, slots=True)
-class Geometry:
-    """Sizes of a training's ciphertexts.
-
-    Attributes:
-        task: what is trained.
-        slots: of a ciphertext.
-
-    Raises:
-        ParameterError: two rows do not fit into a ciphertext.
-    """
-
-    task: TrainingTask
-    slots: int
-
-    def __post_init__(self) -> None:
-        if 2 * self.task.width > self.slots:
-            raise ParameterError(
-                f"rows of {self.task.width} slots do not fit twice into {self.slots} slots"
-            )
-
-    @property
-    def batch_ciphertexts(self) -> int:
-        """Ciphertexts of rows that an iteration reads."""
-        return self._needed(self.task.batch_rows or self.task.rows)
-
-    @property
-    def batches(self) -> int:
-        """Mini-batches."""
-        return -(-self._needed(self.task.rows) // self.batch_ciphertexts)
-
-    @property
-    def ciphertexts(self) -> int:
-        """Ciphertexts of all rows."""
-        return self.batches * self.batch_ciphertexts
-
-    def layout(self, ciphertexts: int) -> Layout:
-        """Return the layout of one row to a block: features are Layout's rows."""
-        blocks = ciphertexts * self.slots // self.task.width
-        cells = np.arange(blocks, dtype=np.int64)[None, :]
-        return Layout(self.slots, self.task.width, ciphertexts, cells)
-
-    def weights_layout(self) -> Layout:
-        """Return the layout of weights, which are read from the first block."""
-        return Layout(self.slots, self.task.width, 1, np.zeros((1, 1), dtype=np.int64))
-
-    @property
-    def validation_ciphertexts(self) -> int:
-        """Ciphertexts of validation rows."""
-        return self._needed(self.task.validation_rows)
-
-    def _needed(self, rows: int) -> int:
-        return -(-rows * self.task.width // self.slots)
-
-
-@dataclass(frozen=True, slots=True)
-class Levels:
-    """Levels of a training.
-
-    Attributes:
-        upload: of rows, labels and validation rows.
-        least: of weights and margins that go home.
-    """
-
-    upload: int
-    least: int = 0
-
-
-def iteration_depth(task: TrainingTask) -> int:
-    """Return the levels of an iteration, the first excepted."""
-    if task.algorithm is Algorithm.LINEAR:
-        return 3
-    return 2 + task.degree.bit_length()
-
-
-def first_depth(task: TrainingTask) -> int:
-    """Return the levels of the first iteration, whose shares do not depend on weights."""
-    if not task.labelled:
-        return 1
-    return 2 + (task.classes > 1)
-
-
 class StepWriter:
     """Writes the circuit of one step."""
 
-    def __init__(self, geometry: Geometry, levels: Levels) -> None:
+    def __init__(self, geometry: Geometry, levels: Levels, label: str) -> None:
         self._geometry = geometry
         self._task = geometry.task
         self._levels = levels
         self._slots = geometry.slots
-        self._build = CircuitBuilder(geometry.slots)
-        self._label = ""
-        self._mask = np.zeros(self._slots)
-        self._mask[:: self._task.width] = 1.0
+        self._blocks = BlockWriter(geometry.slots, self._task.width, label)
+        self._build = self._blocks.build
+        self._label = label
 
     def upload(self) -> Lowered:
         """Write nothing: what comes in goes out."""
@@ -170,26 +85,24 @@ class StepWriter:
         layout, level = self._geometry.layout(1), self._levels.upload
         both = {"one": layout, "other": layout}
         one, other = self._build.input(level), self._build.input(level)
-        total = self._build.add(one, other, "add")
+        total = self._build.add(one, other, self._label)
         return self._lowered(both, dict.fromkeys(both, level), [total], {"sum": layout})
 
     def select_labels(self, chosen: int) -> Lowered:
         """Bring the labels of one class into the first slot of their blocks."""
-        self._label = "labels"
         layouts = {LABELS: self._geometry.layout(self._geometry.ciphertexts)}
         level = self._levels.upload
         outputs = []
         for _ in range(self._geometry.ciphertexts):
             value = self._build.input(level)
-            for power in self._powers():
+            for power in self._blocks.powers():
                 if chosen & power:
-                    value = self._rotated(value, power)
-            outputs.append(self._times(value, self._mask))
+                    value = self._blocks.rotated(value, power)
+            outputs.append(self._blocks.times(value, self._blocks.mask))
         return self._lowered(layouts, {LABELS: level}, outputs, layouts)
 
     def iteration(self, number: int, level: int) -> Lowered:
         """Write iteration `number`, from 1, which starts from a state at `level`."""
-        self._label = f"iteration {number}"
         rows, labels, inputs, levels = self._iteration_inputs(number, level)
         ahead = weights = None
         if number > 1:
@@ -207,7 +120,6 @@ class StepWriter:
 
     def refresh(self, level: int, plan: Bootstrap, series: Floats) -> Lowered:
         """Write the bootstrap of a state at `level`; the result is at `plan.level - 1`."""
-        self._label = "refresh"
         build, width = self._build, self._task.width
         even = np.tile(np.repeat([1.0, 0.0], width), self._slots // (2 * width))
         both = {AHEAD: self._geometry.weights_layout(), WEIGHTS: self._geometry.weights_layout()}
@@ -225,7 +137,7 @@ class StepWriter:
         # one block cancel in the momentum, and grow where they come from different ones.
         for mask, steps in ((even, -width), (1.0 - even, width)):
             kept = build.multiply_plain(packed, mask / REFRESHED_SHARE, self._label)
-            whole = build.add(kept, self._rotated(kept, steps), self._label)
+            whole = build.add(kept, self._blocks.rotated(kept, steps), self._label)
             outputs.append(build.rescale(whole, self._label))
         return self._lowered(both, dict.fromkeys(both, level), outputs, both)
 
@@ -237,27 +149,29 @@ class StepWriter:
 
     def margins(self, level: int, ciphertexts: int, rows_level: int) -> Lowered:
         """Multiply rows by weights at `level`."""
-        self._label = "margins"
         inputs = {
             ROWS: self._geometry.layout(ciphertexts),
             WEIGHTS: self._geometry.weights_layout(),
         }
         rows = [self._build.input(rows_level) for _ in range(ciphertexts)]
         weights = self._build.input(level)
-        outputs = [self._at_least(self._margin(row, weights)) for row in rows]
+        outputs = [self._at_least(self._blocks.margin(row, weights)) for row in rows]
         outputs_layout = {MARGINS: inputs[ROWS]}
         return self._lowered(inputs, {ROWS: rows_level, WEIGHTS: level}, outputs, outputs_layout)
 
     def moments(self) -> Lowered:
         """Multiply columns by the columns 0, 1, 2, ... places further on, and add up the rows."""
-        self._label = "moments"
         build, level = self._build, self._levels.upload
         inputs = {ROWS: self._geometry.layout(self._geometry.ciphertexts)}
         rows = [build.input(level) for _ in range(self._geometry.ciphertexts)]
         outputs = []
         for apart in range(self._task.features + 2):
-            products = [build.multiply(r, self._rotated_far(r, apart), self._label) for r in rows]
-            outputs.append(build.rescale(self._over_rows(self._total(products)), self._label))
+            products = [
+                build.multiply(r, self._blocks.rotated(r, apart), self._label) for r in rows
+            ]
+            outputs.append(
+                build.rescale(self._blocks.over_rows(self._blocks.total(products)), self._label)
+            )
         count = len(outputs)
         cells = np.arange(count, dtype=np.int64)[None, :] * (self._slots // self._task.width)
         sums = {SUMS: Layout(self._slots, self._task.width, count, cells)}
@@ -284,17 +198,19 @@ class StepWriter:
         step = step_length(self._task, self._geometry.batches, number)
         momentum = momenta(self._task.iterations)[number - 1]
         if ahead is None and not labels:
-            half = self._build.multiply_plain(self._total(rows), np.asarray(0.5 * step))
-            return self._build.rescale(self._over_rows(half), self._label)
+            half = self._build.multiply_plain(self._blocks.total(rows), np.asarray(0.5 * step))
+            return self._build.rescale(self._blocks.over_rows(half), self._label)
         balance = min(1.0, math.sqrt(step))
         products = []
         for place, row in enumerate(rows):
             label = labels[place] if labels else None
-            share = self._spread(self._share(row, label, ahead, momentum, step / balance))
+            share = self._blocks.spread(self._share(row, label, ahead, momentum, step / balance))
             level = self._build.type_of(share).level
-            weighted = self._times(self._build.drop(row, level + 1), np.asarray(balance))
+            weighted = self._blocks.times(self._build.drop(row, level + 1), np.asarray(balance))
             products.append(self._build.multiply(weighted, share, self._label))
-        gradient = self._build.rescale(self._over_rows(self._total(products)), self._label)
+        gradient = self._build.rescale(
+            self._blocks.over_rows(self._blocks.total(products)), self._label
+        )
         return gradient if ahead is None else self._kept(ahead, momentum, gradient)
 
     def _kept(self, ahead: int, momentum: float, gradient: int) -> int:
@@ -306,7 +222,7 @@ class StepWriter:
             block[0] = 1.0 + momentum
             keep = np.tile(block, self._slots // self._task.width)
         cut = build.drop(ahead, level + 1, self._label)
-        return build.add(self._times(cut, keep), gradient, self._label)
+        return build.add(self._blocks.times(cut, keep), gradient, self._label)
 
     def _look_ahead(self, number: int, weights: int, before: int | None) -> int:
         """Return u for iteration `number`."""
@@ -315,7 +231,7 @@ class StepWriter:
             return weights
         build, level = self._build, self._build.type_of(weights).level
         cut = build.drop(before, level + 1, self._label)
-        scaled = self._times(cut, np.asarray(momentum / (1.0 + momentum)))
+        scaled = self._blocks.times(cut, np.asarray(momentum / (1.0 + momentum)))
         return build.subtract(weights, scaled, self._label)
 
     def _share(
@@ -327,84 +243,24 @@ class StepWriter:
         if ahead is None:
             assert label is not None
             last = self._build.multiply_plain(label, np.asarray(step), self._label)
-            return self._build.add_plain(last, constant * self._mask, self._label)
-        margin = self._margin(row, ahead)
+            return self._build.add_plain(last, constant * self._blocks.mask, self._label)
+        margin = self._blocks.margin(row, ahead)
         if logistic:
             odd = odd_sigmoid(self._task.degree)
             wider = self._task.margin_scale * (1.0 + momentum)
-            last = self._polynomial(margin, {p: -step * a * wider**p for p, a in odd.items()})
+            last = self._blocks.polynomial(
+                margin, {p: -step * a * wider**p for p, a in odd.items()}
+            )
         else:
-            last = self._build.multiply_plain(margin, -step * (1.0 + momentum) * self._mask)
+            last = self._build.multiply_plain(margin, -step * (1.0 + momentum) * self._blocks.mask)
         if label is not None:
             cut = self._build.drop(label, self._build.type_of(last).level, self._label)
             target = self._build.multiply_plain(cut, np.asarray(step), self._label)
             last = self._build.add(last, target, self._label)
-        return self._build.add_plain(last, constant * self._mask, self._label)
-
-    def _polynomial(self, x: int, factors: Mapping[int, float]) -> int:
-        """Return the mask times the sum of factors[p] x^p, degree 2."""
-        build, label = self._build, self._label
-        square = build.rescale(build.multiply(x, x, label), label)
-        if self._task.degree == 3:
-            last = build.multiply(self._times(x, factors[3] * self._mask), square, label)
-        else:
-            cube = build.rescale(build.multiply(x, square, label), label)
-            inner = self._times(square, factors[5] * self._mask)
-            inner = build.add_plain(inner, factors[3] * self._mask, label)
-            last = build.multiply(cube, inner, label)
-        if self._task.degree == 7:
-            third = self._times(x, factors[7] * self._mask)
-            third = build.rescale(build.multiply(third, square, label), label)
-            fourth = build.rescale(build.multiply(square, square, label), label)
-            last = build.add(last, build.multiply(third, fourth, label), label)
-        low = build.drop(x, build.type_of(last).level, label)
-        return build.add(last, build.multiply_plain(low, factors[1] * self._mask, label), label)
-
-    def _margin(self, row: int, weights: int) -> int:
-        """Return row . weights in the first slot of each block; the others hold what nobody reads.
-
-        Costs one level.
-        """
-        total = self._build.multiply(row, weights, self._label)
-        for power in self._powers():
-            total = self._build.add(total, self._rotated(total, power), self._label)
-        return self._build.rescale(total, self._label)
-
-    def _spread(self, share: int) -> int:
-        """Copy the first slot of each block to all of it; one level."""
-        for power in self._powers():
-            share = self._build.add(share, self._rotated(share, -power), self._label)
-        return self._build.rescale(share, self._label)
-
-    def _over_rows(self, x: int) -> int:
-        """Add up all blocks; every block gets the sum."""
-        step = self._task.width
-        while step < self._slots:
-            x = self._build.add(x, self._rotated(x, step), self._label)
-            step *= 2
-        return x
-
-    def _total(self, values: Sequence[int]) -> int:
-        total = values[0]
-        for value in values[1:]:
-            total = self._build.add(total, value, self._label)
-        return total
-
-    def _times(self, x: int, factor: Floats) -> int:
-        """Multiply and rescale."""
-        return self._build.rescale(self._build.multiply_plain(x, factor, self._label), self._label)
-
-    def _rotated(self, x: int, steps: int) -> int:
-        return self._build.append(Op.ROTATE, (x,), Steps(steps), self._label)[0]
-
-    def _rotated_far(self, x: int, steps: int) -> int:
-        return self._rotated(x, steps) if steps else x
+        return self._build.add_plain(last, constant * self._blocks.mask, self._label)
 
     def _at_least(self, x: int) -> int:
         return self._build.drop(x, self._levels.least, self._label)
-
-    def _powers(self) -> list[int]:
-        return [1 << i for i in range(self._task.width.bit_length() - 1)]
 
     def _lowered(
         self,

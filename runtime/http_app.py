@@ -24,6 +24,8 @@ from tacit.runtime.http_keys import key_routes
 from tacit.runtime.http_training import TrainingRoutes
 from tacit.runtime.keystore import KeyStore
 from tacit.runtime.metrics import Metrics, statistics
+from tacit.runtime.party_routes import party_routes
+from tacit.runtime.party_store import PartyStore
 from tacit.runtime.refusals import MethodError, NotFoundError
 from tacit.runtime.repository import ModelVersion
 from tacit.runtime.statuses import body_of, code_of, status_of
@@ -224,12 +226,14 @@ def build_application(
     server_status: Status,
     warm_start: WarmStart,
     idle_seconds: float,
+    parties: PartyStore,
     training: TrainingService,
 ) -> Application:
     """Assemble the HTTP application; a body may pause for `idle_seconds`."""
     infer = InferRoute(endpoint, memory, idle_seconds, warm_start)
     routes = ModelRoutes(endpoint, memory, is_ready, server_status).routes(infer)
     routes += key_routes(keys, memory, idle_seconds, endpoint.audit, warm_start)
+    routes += party_routes(parties, memory, idle_seconds, endpoint.audit)
     limits = endpoint.limits
     trainings = TrainingRoutes(training, memory, idle_seconds, limits.body_bytes, limits.seconds)
     routes += trainings.routes()

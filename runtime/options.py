@@ -12,8 +12,10 @@ from tacit.runtime.batcher import QueueLimits
 from tacit.runtime.endpoint import RequestLimits
 from tacit.runtime.isolation import Isolation
 from tacit.runtime.keystore import KeyLimits
+from tacit.runtime.party_store import PartyLimits
 from tacit.runtime.tenants import PUBLIC
-from tacit.runtime.training_service import PlanTraining, TrainingLimits
+from tacit.runtime.training_plans import PlanTraining
+from tacit.runtime.training_service import TrainingLimits
 from tacit.runtime.worker_settings import DEFAULT_JOINED, WorkerSettings
 
 
@@ -82,6 +84,8 @@ class ServerOptions:
         body_idle_seconds: how long a client may pause while it sends a body.
         drain_seconds: how long accepted requests may take to finish at shutdown.
         key_directory: where evaluation keys are kept; default `<repository>/.tacit-keys`.
+        party_directory: where sessions of several parties are kept; default
+            `<repository>/.tacit-parties`.
         token_file: bearer tokens, one `<tenant> <token>` per line; None lets everyone in.
         administrators: tenants that may load and unload models; without a token file everyone is
             the tenant `public`.
@@ -97,10 +101,12 @@ class ServerOptions:
     queue: QueueLimits = field(default_factory=QueueLimits)
     workers: WorkerLimits = field(default_factory=WorkerLimits)
     keys: KeyLimits = field(default_factory=KeyLimits)
+    parties: PartyLimits = field(default_factory=PartyLimits)
     memory_bytes: int = 4 << 30
     body_idle_seconds: float = 30.0
     drain_seconds: float = 60.0
     key_directory: Path | None = None
+    party_directory: Path | None = None
     token_file: Path | None = None
     administrators: frozenset[str] = frozenset({PUBLIC})
     audit_file: Path | None = None

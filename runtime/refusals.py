@@ -92,6 +92,12 @@ class StorageError(ServiceError):
     code = "storage_full"
 
 
+class UnknownSessionError(ServiceError):
+    """No such session of several parties."""
+
+    code = "session_unknown"
+
+
 class UnknownJobError(ServiceError):
     """There is no such training job, or it is another tenant's."""
 

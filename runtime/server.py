@@ -32,6 +32,7 @@ from tacit.runtime.keystore import KeyStore
 from tacit.runtime.listeners import HttpListener, Ports, Tls, bind_grpc
 from tacit.runtime.metrics import Metrics
 from tacit.runtime.options import ServerOptions
+from tacit.runtime.party_store import PartyStore
 from tacit.runtime.replays import Replays
 from tacit.runtime.repository import Repository
 from tacit.runtime.requests import Executor, Lane
@@ -87,6 +88,8 @@ class Server:
         self._audit = AuditLog(options.audit_file) if options.audit_file else None
         directory = options.key_directory or repository.root / ".tacit-keys"
         self.keys = KeyStore(directory, WireKeyRules(repository), options.keys)
+        sessions = options.party_directory or repository.root / ".tacit-parties"
+        self.parties = PartyStore(sessions, options.parties)
         self.backend = choose_backend(options.workers.backend)
         if self.backend.warning:
             _LOG.warning("%s", self.backend.warning)
@@ -127,6 +130,7 @@ class Server:
             self.status,
             self._warm_start,
             options.body_idle_seconds,
+            self.parties,
             self._training,
         )
         http = HttpListener.bind(application, host, http_port, tls, drain)
@@ -243,6 +247,7 @@ class Server:
             try:
                 await self._pool.stop_idle()
                 await asyncio.to_thread(self.keys.expire, time.time())
+                await asyncio.to_thread(self.parties.expire)
             except Exception as error:
                 _LOG.error("housekeeping failed; it goes on", exc_info=error)
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tacit import wire
-from tacit.errors import TacitError, UnknownKeyError, UnknownModelError
+from tacit.errors import UnknownKeyError
 from tacit.runtime.audit import AuditLog
 from tacit.runtime.batcher import Batcher
 from tacit.runtime.endpoint import KeyFinder
@@ -27,7 +25,9 @@ from tacit.runtime.refusals import (
 )
 from tacit.runtime.repository import ModelVersion, Repository
 from tacit.runtime.requests import Executor, Frame, Lane
+from tacit.runtime.training_plans import PlanTraining, TrainingPlans
 from tacit.runtime.training_runner import Outside, RunnerLimits, TrainingRunner
+from tacit.runtime.training_sizes import job_bytes, upload_bytes, upload_expectation
 from tacit.runtime.training_store import (
     JobRow,
     TrainingStore,
@@ -35,17 +35,13 @@ from tacit.runtime.training_store import (
     write_durably,
 )
 from tacit.runtime.training_units import units_of
-from tacit.signature import TensorSpec
-from tacit.training import JobState, JobStatus, TrainingTask
+from tacit.training import JobState, JobStatus
 from tacit.training_plan import PREDICT, TrainingPlan
 
 _LOG = logging.getLogger("tacit.runtime.training")
 _KEY_ID = re.compile(r"[0-9a-f]{64}")
 _LONGEST_NONCE = 128
 _MOST_UPLOADS = 64
-_FRAME_OVERHEAD = 4096
-_WAITING = (JobState.WAITING_FOR_ROWS, JobState.WAITING_FOR_KEYS)
-PlanTraining = Callable[[TrainingTask, Path], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,83 +83,28 @@ class TrainingService:
         self._store = store
         self._parts = parts
         self._limits = limits
-        self._compiling = threading.Lock()
         self._writing = threading.Lock()
-        self._views: dict[str, TrainingPlan] = {}
-        outside = Outside(parts.executor, self._plan_of, self._keys_complete, self.record)
+        self._plans = TrainingPlans(
+            store.plans,
+            parts.repository,
+            parts.compile_plan,
+            limits.plans,
+            lambda name: bool(store.with_plan(name)),
+        )
+        outside = Outside(parts.executor, self._plans.of, self._keys_complete, self.record)
         self.runner = TrainingRunner(store, outside, limits.runner)
-        for folder in sorted(store.plans.iterdir()):
-            self._adopt(folder)
 
     async def close(self) -> None:
         """Stop the runner and close the store."""
         await self.runner.stop()
         await asyncio.to_thread(self._store.close)
 
-    # Plans
-
     def plan(self, tenant: str, fields: dict[str, object]) -> dict[str, object]:
-        """Return the compiled training of a task, compiled now if need be.
-
-        Raises:
-            ParameterError: not a task, or no parameters fit it.
-            BadRequestError: this server does not compile trainings.
-            StorageError: too many plans are kept.
-        """
-        task = TrainingTask.from_json(fields)
-        name = f"training-{task.digest[:16]}"
-        with self._compiling:
-            if name not in self._views:
-                self._compile(name, task)
-        view = self._views[name]
-        signature = view.signature
-        return {
-            "plan": name,
-            "signature_digest": signature.digest,
-            "seconds": view.seconds,
-            "key_bytes": signature.key_bytes,
-            "upload_bytes": sum(_upload_bytes(view)),
-            "frames": view.frames,
-        }
-
-    def _compile(self, name: str, task: TrainingTask) -> None:
-        if self._parts.compile_plan is None:
-            raise BadRequestError("this server does not compile trainings")
-        if len(self._views) >= self._limits.plans:
-            raise StorageError(f"{self._limits.plans} compiled trainings are kept already")
-        folder = self._store.plans / f".{uuid.uuid4().hex}.part"
-        try:
-            self._parts.compile_plan(task, folder)
-            folder.rename(self._store.plans / name)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        self._adopt(self._store.plans / name)
-
-    def _adopt(self, folder: Path) -> None:
-        """Offer a compiled training like a model; a damaged one is compiled again when asked."""
-        if folder.name.startswith("."):
-            shutil.rmtree(folder, ignore_errors=True)
-            return
-        try:
-            model = self._parts.repository.adopt(folder.name, folder)
-            self._views[folder.name] = TrainingPlan.of(model.signature)
-        except TacitError as error:
-            _LOG.error("the compiled training %s is damaged: %s", folder.name, error)
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def _view(self, name: str) -> TrainingPlan:
-        if name not in self._views:
-            raise UnknownModelError(f"no compiled training {name[:64]!r}: ask for a plan first")
-        return self._views[name]
-
-    def _plan_of(self, row: JobRow) -> tuple[ModelVersion, TrainingPlan]:
-        view = self._view(row.plan)
-        model = self._parts.repository.find(row.plan)
-        if model.signature.private_digest != row.digest:
-            raise JobStateError("the training was compiled anew since the job began: start again")
-        return model, view
-
-    # Jobs
+        """Describe the compiled training of a task; see `TrainingPlans.ask`."""
+        found = self._plans.ask(fields)
+        if self._parts.audit is not None:
+            self._parts.audit.record("training_plan", {"tenant": tenant, "plan": found["plan"]})
+        return found
 
     def create(self, tenant: str, fields: Mapping[str, object]) -> JobRow:
         """Make a job.
@@ -183,8 +124,8 @@ class TrainingService:
             raise BadRequestError(
                 f"`uploads` must be 1 to {_MOST_UPLOADS}, `key_id` 64 hexadecimal digits"
             )
-        view = self._view(name)
-        size = _job_bytes(view, uploads)
+        view = self._plans.view(name)
+        size = job_bytes(view, uploads)
         row = JobRow(
             job=uuid.uuid4().hex,
             tenant=tenant,
@@ -201,7 +142,7 @@ class TrainingService:
             size=size,
             created=time.time(),
         )
-        self._keys_complete(row, self._plan_of(row)[0])
+        self._keys_complete(row, self._plans.of(row)[0])
         with self._writing:
             self._check_quota(row)
             made = self._store.add(row)
@@ -219,9 +160,9 @@ class TrainingService:
 
     def status(self, row: JobRow) -> JobStatus:
         """Describe a job."""
-        view, files = self._views.get(row.plan), self._store.files(row.job)
-        if view is None:
+        if not self._plans.known(row.plan):
             return _status(row, (), 0, None, (), ())
+        view, files = self._plans.view(row.plan), self._store.files(row.job)
         units = units_of(view, row.uploads)
         classes = view.task.classes
         missing: tuple[tuple[int, ...], ...] = ()
@@ -241,7 +182,7 @@ class TrainingService:
 
     def upload_bytes(self, row: JobRow) -> int:
         """Return how long a frame may be, at most."""
-        return max(_upload_bytes(self._view(row.plan)))
+        return max(upload_bytes(self._plans.view(row.plan)))
 
     def upload(self, tenant: str, job: str, upload: int, place: int, frame: Frame) -> JobRow:
         """Take one ciphertext of an upload; it is on the disk when this returns.
@@ -255,7 +196,7 @@ class TrainingService:
             StorageError: the disk is full.
         """
         row = self._store.find(tenant, job)
-        view = self._view(row.plan)
+        view = self._plans.view(row.plan)
         if not (0 <= upload < row.uploads and 0 <= place < view.frames):
             raise BadRequestError(
                 f"uploads 0 to {row.uploads - 1} of frames 0 to {view.frames - 1} were expected"
@@ -265,7 +206,7 @@ class TrainingService:
         if not path.exists():
             if row.state is not JobState.WAITING_FOR_ROWS:
                 raise JobStateError(f"the job is {row.state.value}: rows are not taken any more")
-            wire.decode_ciphertext(frame, _expectation(view, place, row.key_id))
+            wire.decode_ciphertext(frame, upload_expectation(view, place, row.key_id))
         with self._writing:
             if path.exists():
                 if path.read_bytes() != bytes(frame):
@@ -294,7 +235,7 @@ class TrainingService:
             JobStateError: it is neither.
         """
         row = self._store.find(tenant, job)
-        view = self._plan_of(row)[1]
+        view = self._plans.of(row)[1]
         whole = not any(self._store.files(job).missing(row.uploads, view.frames))
         to = JobState.WAITING_FOR_KEYS if whole else JobState.WAITING_FOR_ROWS
         with self._writing:
@@ -309,8 +250,6 @@ class TrainingService:
         row = self._store.find(tenant, job)
         self._store.forget(job)
         self.record("training_forgotten", row, "")
-
-    # Results
 
     def weights(self, tenant: str, job: str, iteration: int | None) -> tuple[int, list[Frame]]:
         """Return the encrypted weights after an iteration; the last one done by default.
@@ -335,7 +274,7 @@ class TrainingService:
                 f"those of {list(there)}; the job is {row.state.value}"
             )
         number = there[-1] if iteration is None else iteration
-        files, classes = self._store.files(row.job), self._view(row.plan).task.classes
+        files, classes = self._store.files(row.job), self._plans.view(row.plan).task.classes
         paths = [files.of_class(folder, chosen, number) for chosen in range(classes)]
         self.record(f"training_{folder}_read", row, str(number))
         return number, [frame for path in paths for frame in read_frames(path)]
@@ -350,7 +289,7 @@ class TrainingService:
             TacitError: from the worker, for frames that are not such rows.
         """
         row = await asyncio.to_thread(self._store.find, tenant, job)
-        model, view = self._plan_of(row)
+        model, view = self._plans.of(row)
         if row.state is not JobState.DONE or not view.task.predictions:
             raise JobStateError(
                 f"the job is {row.state.value}: predictions need one that is done, of a task with "
@@ -371,8 +310,6 @@ class TrainingService:
         files, last = self._store.files(row.job), len(view.steps) - 1
         classes = range(view.task.classes)
         return [read_frames(files.of_class("states", chosen, last))[-1] for chosen in classes]
-
-    # Others
 
     def record(self, event: str, row: JobRow, detail: str) -> None:
         """Note in log and audit log what happened to a job."""
@@ -440,40 +377,6 @@ def _status(
         seconds_left=0.0 if row.state is JobState.DONE else left,
         validations=validations,
         weights=weights,
-    )
-
-
-def _specs(view: TrainingPlan) -> list[TensorSpec]:
-    return [spec for spec in view.upload.inputs for _ in range(spec.layout.ciphertexts)]
-
-
-def _upload_bytes(view: TrainingPlan) -> list[int]:
-    params = view.signature.params
-    return [params.ciphertext_bytes(spec.level) + _FRAME_OVERHEAD for spec in _specs(view)]
-
-
-def _job_bytes(view: TrainingPlan, uploads: int) -> int:
-    """Return an upper bound of the bytes that a job's files take."""
-    params, task = view.signature.params, view.task
-    rows = (uploads + (uploads > 1)) * sum(_upload_bytes(view))
-    full = params.ciphertext_bytes(params.depth) + _FRAME_OVERHEAD
-    each = 3 * 2 * full + len(view.ciphertexts("labels")) * full
-    small = params.ciphertext_bytes(1) + _FRAME_OVERHEAD
-    given = task.iterations + len(list(view.validated())) * len(view.ciphertexts("validation"))
-    return rows + task.classes * (each + given * small) + (task.features + 2) * small
-
-
-def _expectation(view: TrainingPlan, place: int, key_id: str) -> wire.CiphertextExpectation:
-    spec, params = _specs(view)[place], view.signature.params
-    return wire.CiphertextExpectation(
-        params.digest,
-        params.log_n,
-        params.moduli,
-        tuple(params.scale(level) for level in range(params.depth + 1)),
-        frozenset({spec.level}),
-        (spec.degree,),
-        slots=params.slots,
-        key_id=bytes.fromhex(key_id),
     )
 
 

@@ -23,6 +23,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from tacit import wire
+from tacit.errors import TruncatedError
 from tacit.runtime.frame_upload import storing, write_all
 from tacit.runtime.refusals import UnknownJobError
 from tacit.runtime.requests import Frame
@@ -137,6 +138,10 @@ class TrainingStore:
         """Return a tenant's jobs, newest first."""
         return self._where("tenant = ? ORDER BY created DESC", (tenant,))
 
+    def with_plan(self, plan: str) -> list[JobRow]:
+        """Return all jobs of a plan."""
+        return self._where("plan = ?", (plan,))
+
     def in_states(self, *states: JobState) -> list[JobRow]:
         """Return all jobs in these states, oldest first."""
         marks = ", ".join("?" * len(states))
@@ -187,7 +192,7 @@ class TrainingStore:
             (JobState.QUEUED.value, JobState.RUNNING.value),
         )
 
-    def _where(self, condition: str, values: Sequence[object]) -> list[JobRow]:
+    def _where(self, condition: str, values: tuple[object, ...]) -> list[JobRow]:
         with self._lock, self._changing() as database:
             found = database.execute(f"SELECT * FROM jobs WHERE {condition}", values).fetchall()
         return [_row(entry) for entry in found]
@@ -290,6 +295,8 @@ def split_frames(content: memoryview) -> list[memoryview]:
     found = []
     while len(content):
         length = wire.frame_length(content[:_PREFIX])
+        if length > len(content):
+            raise TruncatedError(f"a frame declares {length} bytes, {len(content)} are left")
         found.append(content[:length])
         content = content[length:]
     return found

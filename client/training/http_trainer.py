@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -139,6 +140,7 @@ class HttpModel:
         self._memory = dict(memory)
         self._units = StoredUnits.from_json(memory["units"])
         self._read: tuple[TrainingPlan, Codec] | None = None
+        self._open: TrainingService | None = None
 
     def __getstate__(self) -> dict[str, object]:
         """Leave out keys and connections: a pickled model reads them anew."""
@@ -268,8 +270,11 @@ class HttpModel:
         return self._read
 
     def _asked(self, ask: Callable[[TrainingService], Answer]) -> Answer:
-        with service_of(self._connection) as service:
-            return patiently(lambda: ask(service))
+        if self._open is None:
+            self._open = service_of(self._connection)
+            weakref.finalize(self, self._open.close)
+        service = self._open
+        return patiently(lambda: ask(service))
 
 
 def service_of(connection: Connection) -> TrainingService:

@@ -19,6 +19,7 @@ Floats = NDArray[np.float64]
 Fitted = TypeVar("Fitted")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+_PAUSE_SHARE = 0.1  # of the time waited so far: so much longer may waiting take than it must
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,18 +137,18 @@ class TrainingJob(Generic[Fitted]):
         Raises:
             ServiceError: it failed, was cancelled, or is not done in time.
         """
-        start, pause = time.monotonic(), _FIRST_PAUSE
+        start = time.monotonic()
         while True:
             status = self.progress()
             if on_status is not None:
                 on_status(status)
             if status.state.ended:
                 break
-            if timeout and time.monotonic() - start > timeout:
+            waited = time.monotonic() - start
+            if timeout and waited > timeout:
                 raise ServiceError(f"job {self.id} is not done after {timeout:g} s; it goes on")
             if status.seconds_left != 0.0:
-                time.sleep(pause)
-                pause = min(1.3 * pause, _LONGEST_PAUSE)
+                time.sleep(min(_FIRST_PAUSE + _PAUSE_SHARE * waited, _LONGEST_PAUSE))
         if status.state is not JobState.DONE and self._course.stopped is None:
             raise ServiceError(_unfinished(status))
         return self._finish(self._course)

@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 Reg = TypeVar("Reg", bound="_Regressor")
 
 MOMENTS, GRADIENT = "moments", "gradient"
-_ITERATIONS = 8
+_ITERATIONS = 4
 _SMALLEST = 1e-9
 
 

@@ -42,7 +42,10 @@ class LogisticRegression(Estimator):
         clip: prepared features are moved to [-clip, clip].
         whiten: 0 standardises features, 1 makes them uncorrelated; powers between.
         decay: share of the weights that each iteration takes away.
-        batch_rows: rows of a mini-batch; 0 takes all rows in every iteration.
+        weight_bits: encryption may put a prepared weight off by 2^-weight_bits; 0 leaves that to
+            the server (about 2^-11). 26 leaves room for `release`, at several times the keys.
+        batch_rows: rows of a mini-batch; 0 takes all rows in every iteration. A server rounds up to
+            whole ciphertexts, so with few rows there is one batch.
         missing: "refuse" or "mean", which fills missing values in at your side.
         constant: "refuse" or "ignore" columns that never change.
         validation: share of the rows held back for the learning curve.
@@ -70,6 +73,7 @@ class LogisticRegression(Estimator):
         clip: float = PRESET_CLIP,
         whiten: float = PRESET_WHITEN,
         decay: float = 0.0,
+        weight_bits: int = 0,
         batch_rows: int = 0,
         missing: str = "refuse",
         constant: str = "refuse",
@@ -87,6 +91,7 @@ class LogisticRegression(Estimator):
         self.clip = clip
         self.whiten = whiten
         self.decay = decay
+        self.weight_bits = weight_bits
         self.batch_rows = batch_rows
         self.missing = missing
         self.constant = constant
@@ -192,6 +197,7 @@ class LogisticRegression(Estimator):
             validation_rows=0 if held is None else room_for(len(held)),
             validation_every=0 if held is None else self.validate_every,
             predictions=self.where == "server",
+            weight_bits=self.weight_bits,
         )
         return division, task
 

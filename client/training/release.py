@@ -181,7 +181,7 @@ def release(
     if left < policy.least_bits:
         raise ReleaseError(
             f"the noise that hides the key would leave {max(left, 0.0):.1f} bits of this result, "
-            f"{policy.least_bits:g} are asked for: train with a larger scale (more precision), or "
+            f"{policy.least_bits:g} are asked for: train with more precision (weight_bits=26), or "
             "keep the result to yourself"
         )
     count = counter.spend(key_id, 1, policy.budget)

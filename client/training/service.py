@@ -58,9 +58,9 @@ class TrainingService(Service):
         except (KeyError, ValueError) as error:
             raise self._not_ours("a training plan") from error
 
-    def begin(self, plan: str, key_id: str, nonce: str) -> JobStatus:
-        """Open a job; the same nonce opens it once only."""
-        body = {"plan": plan, "key_id": key_id, "uploads": 1, "nonce": nonce}
+    def begin(self, plan: str, key_id: str, nonce: str, uploads: int = 1) -> JobStatus:
+        """Open a job; the same nonce opens it once only. Each of several parties has an upload."""
+        body = {"plan": plan, "key_id": key_id, "uploads": uploads, "nonce": nonce}
         return self._status(self._json("POST", "/v1/training/jobs", body))
 
     def jobs(self) -> list[JobStatus]:
@@ -75,10 +75,10 @@ class TrainingService(Service):
         """Ask how far a job is."""
         return self._status(self._json("GET", _path(job)))
 
-    def send_rows(self, job: str, number: int, frame: bytes) -> JobStatus:
+    def send_rows(self, job: str, number: int, frame: bytes, upload: int = 0) -> JobStatus:
         """Send one ciphertext of rows; the same bytes may be sent again."""
         with self._reaching():
-            answer = self._http.put(f"{_path(job)}/rows/0/{number}", content=frame)
+            answer = self._http.put(f"{_path(job)}/rows/{upload}/{number}", content=frame)
         return self._status(self._body(answer))
 
     def resume(self, job: str) -> JobStatus:

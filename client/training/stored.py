@@ -44,7 +44,8 @@ class StoredUnits:
         largest = float(np.abs(request.targets).max(initial=0.0)) or 1.0
         if request.task.algorithm is Algorithm.MOMENTS:
             table = np.concatenate([request.rows, request.targets], axis=1)
-            sizes = np.abs(table).max(axis=0)
+            # Sums over all rows stay in [-1, 1], too: nothing wraps, however many rows there are.
+            sizes = np.abs(table).max(axis=0) * math.sqrt(count)
             return cls(1.0 / np.where(sizes > 0.0, sizes, 1.0), 1.0, count)
         row_factor = math.sqrt(request.step * request.task.rows / (request.curvature * count))
         linear = request.task.algorithm is Algorithm.LINEAR

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tacit.client.async_client import AsyncClient
     from tacit.client.client import Client
+    from tacit.client.party import Party
     from tacit.client.training.connection import Connection
     from tacit.client.training.linear_models import LinearRegression, Ridge
     from tacit.client.training.logistic_regression import LogisticRegression
@@ -24,6 +25,7 @@ __all__ = [
     "Connection",
     "LinearRegression",
     "LogisticRegression",
+    "Party",
     "ReleasePolicy",
     "Ridge",
     "__version__",
@@ -36,6 +38,7 @@ _LAZY = {
     "Connection": "tacit.client.training.connection",
     "LinearRegression": "tacit.client.training.linear_models",
     "LogisticRegression": "tacit.client.training.logistic_regression",
+    "Party": "tacit.client.party",
     "ReleasePolicy": "tacit.client.training.release",
     "Ridge": "tacit.client.training.linear_models",
 }

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit import precision
-from tacit.bootstrap import PERIOD, Bootstrap
+from tacit.bootstrap import PERIOD, Bootstrap, stage_groups, stage_steps
 from tacit.chebyshev import chebyshev_depth
 from tacit.errors import LevelError
 from tacit.fourier import Exponential, choose_exponential, greatest_slope
@@ -21,6 +21,8 @@ SPARSE_WEIGHT = 192
 ENCAPSULATED_WEIGHT = 32
 # Chance that a multiple of q_0 outgrows the bound in one bootstrap: 2^-40, as a union over N.
 _FAILURE_BITS = 40
+# About how many deviations of a multiple the bound is.
+_BOUND_DEVIATIONS = 8.0
 # Of the exponential, relative to the scale: noise is larger than this anyway.
 _ACCURACY_MARGIN_BITS = 10
 _FINEST_ACCURACY_BITS = 44
@@ -83,6 +85,10 @@ def bootstrap_deviation(params: CryptoParams, plan: Bootstrap, series: Floats) -
         encapsulated, 40       93          59
         sparse, 40             187         166
         uniform, 40            394         566
+
+    Where few slots are used, the coefficients are added up before they go to slots, and the
+    matrices divide by how many: their entries are small then, and their rounding counts. It is
+    alike in all repetitions of the values.
     """
     top = raised_level(params, plan, len(series[0]) - 1)
     rounding = precision.rescale_deviation(params, top - plan.to_slots)
@@ -90,4 +96,18 @@ def bootstrap_deviation(params: CryptoParams, plan: Bootstrap, series: Floats) -
     slope = plan.period * greatest_slope(series, plan.period)
     polynomial = math.ldexp(how.degree, how.doublings) / (2.0 * math.pi)
     harmonics = 2.0 * float(np.sum(np.abs(series)))
-    return rounding * math.hypot(slope * 2.0 * how.bound, slope * polynomial, harmonics)
+    noise = rounding * math.hypot(slope * 2.0 * how.bound, slope * polynomial, harmonics)
+    return math.hypot(noise, slope * _matrix_deviation(params, plan, top, how.bound))
+
+
+def _matrix_deviation(params: CryptoParams, plan: Bootstrap, top: int, bound: float) -> float:
+    """Return how far coefficients, in units of q_0, are off due to the rounding of matrices."""
+    repeats = params.slots >> plan.log_slots
+    factor = params.scale(top) / (2.0 * params.moduli[0] * bound * repeats)
+    entries = max(
+        len(stage_steps(plan.log_slots, group))
+        for group in stage_groups(plan.log_slots, plan.to_slots)
+    )
+    rounding = precision.encoding_deviation(params, top) * math.sqrt(entries)
+    relative = plan.to_slots * rounding / factor ** (1.0 / plan.to_slots)
+    return float(relative * bound / _BOUND_DEVIATIONS)

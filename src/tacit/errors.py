@@ -18,7 +18,14 @@
     │   ├── NotTrainedError          a model that was asked before it was trained
     │   ├── ReleaseError             decrypted results may not be shared, or no more of them
     │   ├── UnusableEnvironmentError the interpreter or a wheel cannot work
-    │   └── ServiceError             the server refused or could not be reached
+    │   ├── ServiceError             the server refused or could not be reached
+    │   └── PartyError               a session of several parties cannot go on
+    │       ├── WriteOnceError         another message was sent for this step already
+    │       ├── MissingPartyError      somebody has not sent what is waited for; names who
+    │       ├── WrongShareError        somebody's share is wrong; names who, where it can be told
+    │       ├── SchemaMismatchError    the parties disagree on columns or terms
+    │       ├── TranscriptError        the history was changed, or parties saw different ones
+    │       └── UnsupportedKeysError   keys that no threshold protocol makes
     ├── DamagedInputError          bytes from outside that are not what they claim
     │   ├── WireError                a Tacit frame
     │   │   ├── TruncatedError, OversizedError, HeaderError, ChecksumError
@@ -159,6 +166,48 @@ class ServiceError(UserError):
     """The server refused the request or could not be reached."""
 
     code = "service"
+
+
+class PartyError(UserError):
+    """A session of several parties cannot go on."""
+
+    code = "party"
+
+
+class WriteOnceError(PartyError):
+    """Another message was sent for this step already; a second, different one is never accepted."""
+
+    code = "party_write_once"
+
+
+class MissingPartyError(PartyError):
+    """Somebody has not sent what is waited for; the message names who."""
+
+    code = "party_missing"
+
+
+class WrongShareError(PartyError):
+    """Somebody's share is wrong; the message names who, where it can be told."""
+
+    code = "party_wrong_share"
+
+
+class SchemaMismatchError(PartyError):
+    """The parties disagree on the columns or the terms of their session."""
+
+    code = "party_schema"
+
+
+class TranscriptError(PartyError):
+    """The history of a session was changed, or two parties were shown different ones."""
+
+    code = "party_transcript"
+
+
+class UnsupportedKeysError(PartyError):
+    """Keys that no threshold protocol makes: those of bootstrapping, or of sparse secrets."""
+
+    code = "party_unsupported_keys"
 
 
 class DamagedInputError(TacitError):

@@ -107,7 +107,7 @@ def read_polynomials(reader: ArchiveReader, known: KnownObjects) -> Polynomials:
     polynomials: list[list[NDArray[np.uint64]]] = []
     objects: list[tuple[int, ...]] = []
     for _ in range(count):
-        limbs, numbers = _read_polynomial(reader, known)
+        limbs, numbers = read_polynomial(reader, known)
         polynomials.append(limbs)
         objects.append(tuple(number - known.context for number in numbers))
     bases = [known.bases[numbers[len(numbers) // 2] + known.context] for numbers in objects]
@@ -116,10 +116,10 @@ def read_polynomials(reader: ArchiveReader, known: KnownObjects) -> Polynomials:
     return Polynomials(polynomials, bases[0], tuple(objects))
 
 
-def _read_polynomial(
+def read_polynomial(
     reader: ArchiveReader, known: KnownObjects
 ) -> tuple[list[NDArray[np.uint64]], list[int]]:
-    """Read one polynomial and the numbers of its objects."""
+    """Read one polynomial: its limbs, and the numbers of its objects."""
     reader.version("DCRTPoly")
     count = reader.u64()
     if not 1 <= count <= 128:

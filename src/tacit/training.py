@@ -15,10 +15,12 @@ from enum import Enum
 
 from tacit.errors import ParameterError
 from tacit.logistic import SIGMOID_RANGE
+from tacit.party_terms import MOST_PARTIES
 
 MOST_ITERATIONS = 256
 MOST_ROWS = 1 << 20
 MOST_FEATURES = 1 << 12
+MOST_WEIGHT_BITS = 40
 DEGREES = (3, 5, 7)
 
 
@@ -51,6 +53,10 @@ class TrainingTask:
         validation_rows: rows whose margins are computed on the way; 0 for none.
         validation_every: after every so many iterations.
         predictions: keep a level, so that the server can predict with the encrypted weights.
+        weight_bits: encryption may put weights of prepared rows off by 2^-weight_bits; 0 leaves
+            that to the compiler.
+        parties: who share the key; for several, parameters leave room for the noise that hides
+            each one's share of a decryption, and nothing is bootstrapped.
 
     Raises:
         ParameterError: a number is out of range, or they contradict each other.
@@ -68,14 +74,18 @@ class TrainingTask:
     validation_rows: int = 0
     validation_every: int = 0
     predictions: bool = False
+    weight_bits: int = 0
+    parties: int = 1
 
     def __post_init__(self) -> None:
         self._check_range("rows", 1, MOST_ROWS)
         self._check_range("features", 1, MOST_FEATURES)
         self._check_range("classes", 1, MOST_FEATURES)
         self._check_range("batch_rows", 0, self.rows)
+        self._check_range("parties", 1, MOST_PARTIES)
         self._check_range("validation_rows", 0, MOST_ROWS)
         self._check_range("validation_every", 0, MOST_ITERATIONS)
+        self._check_range("weight_bits", 0, MOST_WEIGHT_BITS)
         least = 0 if self.algorithm is Algorithm.MOMENTS else 1
         self._check_range("iterations", least, least and MOST_ITERATIONS)
         if self.algorithm is Algorithm.LOGISTIC and self.degree not in DEGREES:

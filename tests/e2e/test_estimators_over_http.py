@@ -14,17 +14,19 @@ from numpy.typing import NDArray
 
 import tacit
 from tacit.client.cli import main
+from tacit.client.cli_serve import compile_training
 from tacit.client.training.job import TrainingJob
 from tacit.client.training.simulated import SimulatedTrainer
 from tacit.errors import KeyFileError, ReleaseError, ServiceError
 from tacit.kernels.build import build_if_stale
+from tacit.runtime.options import ServerOptions
 from tacit.runtime.server import ServerHandle
 from tests.client.training.tables import numbers, patients
 from tests.e2e.serve_training import options
 
 Floats = NDArray[np.float64]
 # The rings have a scale of 2^-45 and 2^10 coefficients, so errors of 2^-30 in stored values; a
-# weight is up to 16 stored ones, and iterations amplify them a little. Noise stays far below.
+# weight is up to 16 stored ones, and iterations amplify them a little: far above the noise.
 BOUND = 1e-4
 
 
@@ -161,3 +163,45 @@ def test_the_command_line_trains_predicts_and_exports(
     clear = 1 / (1 + np.exp(-(x @ np.array(found["coef"][0]) + found["intercept"][0])))
     inner = (np.abs(x - x.mean(0)) < 2.5 * x.std(0)).all(axis=1) & ~np.isnan(filled).any(axis=1)
     assert risk[inner, 1] == pytest.approx(clear[inner], abs=1e-3)
+
+
+def test_ridge_by_moments_is_exact_at_128_bits_and_may_be_released(tmp_path: Path) -> None:
+    linear_model = pytest.importorskip("sklearn.linear_model", reason="extra `demo` not installed")
+    if not build_if_stale():
+        pytest.skip("no compiled kernels and no C++ compiler")
+    x, y = numbers(700, 5)
+    (tmp_path / "models").mkdir()
+    serving = ServerOptions(compile_training=compile_training)
+    with ServerHandle(tmp_path / "models", serving) as handle:
+        url = f"http://127.0.0.1:{handle.ports.http}"
+        connection = tacit.Connection(url, key_dir=tmp_path / "keys")
+        model = tacit.Ridge(connection, alpha=3.0).fit(x, y)
+        reference = linear_model.Ridge(alpha=3.0).fit(x, y)
+        size = np.abs(reference.coef_).max()
+        # Measured 6e-9; fresh noise at this scale is below 2^-27 of a column's largest value.
+        assert model.coef_ == pytest.approx(reference.coef_, abs=1e-5 * size)
+        shared = model.release()
+        assert (shared.count, shared.budget) == (1, 128)
+        assert shared.coef == pytest.approx(model.coef_, abs=0.5 * size)
+        assert not np.array_equal(shared.coef, model.coef_)
+
+
+@pytest.mark.slow
+def test_a_precise_training_may_be_released_at_128_bits(tmp_path: Path) -> None:
+    if not build_if_stale():
+        pytest.skip("no compiled kernels and no C++ compiler")
+    x, y = patients(200, 5)
+    (tmp_path / "models").mkdir()
+    serving = ServerOptions(compile_training=compile_training)
+    with ServerHandle(tmp_path / "models", serving) as handle:
+        url = f"http://127.0.0.1:{handle.ports.http}"
+        model = tacit.LogisticRegression(
+            tacit.Connection(url, key_dir=tmp_path / "keys"), iterations=2, weight_bits=28
+        ).fit(x, y)
+        shared = model.release()
+        assert (shared.count, shared.budget) == (1, 128)
+        model.download()
+        size = np.abs(model.coef_).max()
+        assert shared.coef == pytest.approx(model.coef_, abs=0.2 * size)
+        assert not np.array_equal(shared.coef, model.coef_)
+        assert model.weights_ == pytest.approx(twin(model, x, y), abs=2.0**-20)

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tacit.kernels.build import build_if_stale
+from tacit.runtime.backends.loading import BackendName
 from tacit.runtime.server import ServerHandle
 from tacit.training import Algorithm, JobState, TrainingTask
 from tacit.training_clear import train_task_in_clear
@@ -94,3 +95,27 @@ def test_several_parties_keys_that_come_late_and_moments(
     trainer.upload_keys(url_of(server))
     found = trainer.moments(jobs.finished(job))
     assert found == pytest.approx(rows.T @ rows, abs=2.0**-16)
+
+
+@pytest.mark.parametrize(
+    ("backend", "bootstraps"), [(BackendName.NATIVE, True), (BackendName.OPENFHE, False)]
+)
+def test_a_training_with_bootstraps_and_one_on_openfhe(
+    backend: BackendName, bootstraps: bool, tmp_path: Path
+) -> None:
+    task = replace(LOGISTIC, iterations=4)
+    rows, _, _ = drawn(task)
+    (tmp_path / "models").mkdir()
+    with (
+        ServerHandle(tmp_path / "models", options(bootstraps, backend)) as handle,
+        Jobs(lambda: url_of(handle)) as jobs,
+    ):
+        trainer = Trainer.make(url_of(handle), task, tmp_path / "keys")
+        assert any(step.refreshes for step in trainer.plan.steps) is bootstraps
+        trainer.upload_keys(url_of(handle))
+        job = jobs.create(trainer)
+        jobs.upload(job, trainer.encrypted(rows))
+        found = trainer.weights(task.iterations, jobs.finished(job))
+    twin = train_task_in_clear(task, rows)
+    # A bootstrap in these rings is right to some 2^-20; a wrong half of the state, to 2^-4.
+    assert found == pytest.approx(twin[-1], abs=2.0**-10 if bootstraps else BOUND)

@@ -106,8 +106,10 @@ def test_the_cheapest_ring_digits_and_stages_are_chosen_within_the_memory_for_ke
     assert roomy.params.security is Security.CLASSICAL_128
     assert roomy.plan.level == roomy.plan.to_coefficients + 3
     assert raised_level(roomy.params, roomy.plan, 31) == roomy.params.depth
-    tight = choose_bootstrap(3, 31, 30, times, log_ns=(15,), max_key_bytes=4e9)
-    assert tight.key_bytes <= 4e9 < roomy.key_bytes
-    assert tight.seconds / tight.params.slots >= roomy.seconds / roomy.params.slots
+    fast = choose_bootstrap(0, 7, 24, times, log_ns=(15,), max_key_bytes=8e9)
+    limit = 0.9 * fast.key_bytes
+    tight = choose_bootstrap(0, 7, 24, times, log_ns=(15,), max_key_bytes=limit)
+    assert tight.key_bytes <= limit < fast.key_bytes
+    assert tight.seconds / tight.params.slots >= fast.seconds / fast.params.slots
     with pytest.raises(SecurityError, match="more memory for keys"):
         choose_bootstrap(3, 31, 30, times, log_ns=(15,), max_key_bytes=1e8)

@@ -13,8 +13,8 @@ from tacit.model_compiler.training_choice import (
     identity_series,
     refresh_depth,
 )
+from tacit.model_compiler.training_geometry import iteration_depth
 from tacit.model_compiler.training_schedule import Refresh, leveled_depth
-from tacit.model_compiler.training_steps import iteration_depth
 from tacit.params import CryptoParams, SecretDistribution, Security
 from tacit.training import Algorithm, TrainingTask
 
@@ -44,8 +44,8 @@ def insecure(task: TrainingTask, **refreshed: int) -> TrainingOptions:
         params = CryptoParams.choose(10, leveled_depth(task), 45, 55, 1, unchecked)
         return TrainingOptions(params=params)
     log_slots = (2 * task.width).bit_length() - 1
-    level = 1 + refreshed["between"] * iteration_depth(task) + 1 + 2
-    refresh = Refresh(Bootstrap("series", level, log_slots, 1, 2, 16.0), identity_series(3, 16.0))
+    level = 1 + refreshed["between"] * iteration_depth(task) + 2 + 2
+    refresh = Refresh(Bootstrap("series", level, log_slots, 2, 2), identity_series())
     secret = SecretDistribution.SPARSE_ENCAPSULATED
     shallow = CryptoParams.choose(10, 1, 50, 51, 1, unchecked, secret)
     depth = refresh_depth(shallow, refresh)

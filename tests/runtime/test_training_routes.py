@@ -253,7 +253,8 @@ def test_a_job_runs_by_itself_once_rows_and_keys_are_there(tmp_path: Path) -> No
         assert refused(clinic.ask("POST", f"jobs/{job}/predict", content=b""), 409, "job_state")
     lines = (tmp_path / "models-audit").read_text().splitlines()
     events = [json.loads(line)["event"] for line in lines]
-    assert events[:4] == [
+    assert events[:5] == [
+        "training_plan",
         "training_created",
         "training_queued",
         "training_running",
@@ -364,6 +365,22 @@ def test_the_quota_of_bytes_counts_jobs_until_they_are_forgotten(tmp_path: Path)
         assert refused(clinic.create(), 507, "storage_full")
         clinic.ask("DELETE", f"jobs/{job}?forget=true")
         assert clinic.create().status_code == 200
+
+
+def test_compiled_trainings_make_room_unless_a_job_needs_them(tmp_path: Path) -> None:
+    with serving(tmp_path, limits=TrainingLimits(plans=2)) as (clinic, _):
+        first, job = clinic.plan, clinic.job()
+        second = clinic.planned(replace(TASK, iterations=2)).plan
+        clinic.planned(replace(TASK, iterations=1))
+        kept = {path.name for path in (tmp_path / "models" / ".tacit-training/plans").iterdir()}
+        assert kept == {first, clinic.plan}
+        gone = clinic.ask("POST", "jobs", json={"plan": second, "key_id": KEY})
+        assert refused(gone, 404, "unknown_model")
+        clinic.job()
+        answer = clinic.ask("POST", "plans", json=replace(TASK, features=2).to_json())
+        assert refused(answer, 507, "storage_full")
+        clinic.ask("DELETE", f"jobs/{job}?forget=true")
+        assert clinic.ask("POST", "plans", json=replace(TASK, features=2).to_json()).is_success
 
 
 def test_a_nonce_names_a_job_once(clinic: Customer, lab: Customer) -> None:

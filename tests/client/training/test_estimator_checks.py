@@ -9,7 +9,7 @@ import pytest
 
 import tacit
 
-pytest.importorskip("sklearn", reason="extra `demo` not installed")
+pytest.importorskip("sklearn", minversion="1.6", reason="the checks of scikit-learn 1.6")
 
 # With the weights at the server, each prediction is a fresh encryption with fresh noise (1e-6).
 NOISY = "encrypted predictions carry fresh noise, above the check's tolerance of 1e-7"

@@ -137,8 +137,8 @@ def test_averages_of_shared_results_give_the_key_away_unless_they_are_flooded(
     decrypted = (message + error).astype(np.float64)
 
     def attacked(results: list[Floats]) -> list[int]:
-        mean: Floats = np.mean(np.asarray(results), axis=0).round()
-        right = [(int(x) - int(v)) % Q for x, v in zip(b, mean, strict=True)]
+        mean = np.round(np.stack(results).mean(axis=0)).astype(np.int64)
+        right = [(x - int(mean[i])) % Q for i, x in enumerate(b)]
         return solved(negacyclic(a), right)
 
     # Fresh noise as large as the error, as a decryption adds: many averages undo it.
@@ -155,7 +155,7 @@ def test_averages_of_shared_results_give_the_key_away_unless_they_are_flooded(
 def test_a_model_is_released_with_noise_and_counted(tmp_path: Path) -> None:
     x, y = patients()
     model = tacit.LogisticRegression(simulate=True).fit(x, y)
-    with pytest.raises(ReleaseError, match="larger scale"):
+    with pytest.raises(ReleaseError, match="more precision"):
         model.release(counter=ReleaseCounter(tmp_path))
     precise = precise_model(x, y)
     shared = precise.release(counter=ReleaseCounter(tmp_path))

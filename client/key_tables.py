@@ -1,0 +1,45 @@
+"""OpenFHE's tables of evaluation keys: one per process, so one user of them at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from tacit.client.environment import import_openfhe
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    import openfhe
+
+# A fact about the process: OpenFHE keeps its tables in static variables.
+OPENFHE_TABLES = threading.Lock()
+
+
+@contextmanager
+def empty_tables(crypto: openfhe.CryptoContext) -> Iterator[None]:
+    """Empty the tables for a while; what others had put there is back afterwards.
+
+    Args:
+        crypto: any context: the tables are common to all.
+    """
+    library = import_openfhe()
+    with OPENFHE_TABLES:
+        products = dict(crypto.GetAllEvalMultKeys().items())
+        automorphisms = dict(crypto.GetAllEvalAutomorphismKeys().items())
+        _clear(library, crypto)
+        try:
+            yield
+        finally:
+            _clear(library, crypto)
+            for tag, keys in products.items():
+                crypto.InsertEvalMultKey(keys, tag)
+            for tag, keys in automorphisms.items():
+                crypto.InsertEvalAutomorphismKey(keys, tag)
+
+
+def _clear(library: ModuleType, crypto: openfhe.CryptoContext) -> None:
+    library.ClearEvalMultKeys()
+    crypto.ClearEvalAutomorphismKeys()

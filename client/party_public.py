@@ -1,0 +1,161 @@
+"""The joint public key: what every party encrypts under, and what nobody can decrypt alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tacit.client.context import ClientContext
+from tacit.client.environment import import_openfhe, refuse_in_forked_child
+from tacit.client.key_tables import empty_tables
+from tacit.errors import InternalError, WrongShareError
+from tacit.openfhe_bytes import ForeignCiphertext, read_ciphertext, write_ciphertext
+from tacit.openfhe_keys import write_automorphism_keys, write_relinearization_key
+from tacit.openfhe_shares import ForeignPartial, write_partial, write_public_key
+from tacit.wire import Ciphertext, EvaluationKey, KeyKind
+
+if TYPE_CHECKING:
+    import openfhe
+
+Floats = NDArray[np.float64]
+Limbs = NDArray[np.uint64]
+
+JOINT_TAG = "joint"
+_TEST_LIMBS = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JointPublicKey:
+    """The sum of all parties' public key shares.
+
+    Attributes:
+        context: made for several parties.
+        key: OpenFHE's public key.
+        key_id: of the joint key set, 32 bytes; zeros before it is assembled.
+    """
+
+    context: ClientContext
+    key: openfhe.PublicKey
+    key_id: bytes = bytes(32)
+
+    @classmethod
+    def of(cls, context: ClientContext, limbs: Limbs, key_id: bytes = bytes(32)) -> JointPublicKey:
+        """Make it from limbs (b, a), shape (2, limbs of Q, N), residues checked."""
+        library = import_openfhe()
+        archive = write_public_key(context.template, JOINT_TAG, limbs)
+        return cls(context, library.DeserializePublicKeyString(archive, library.BINARY), key_id)
+
+    def encrypt(self, values: Floats, level: int, degree: int = 1) -> Ciphertext:
+        """Encrypt one slot vector.
+
+        Args:
+            values: shape (slots,).
+            level: rescalings left.
+            degree: 1, or 2 for the squared scale.
+
+        Raises:
+            UnusableEnvironmentError: in a process forked after OpenFHE was loaded.
+        """
+        refuse_in_forked_child("encrypt")
+        library, params = import_openfhe(), self.context.params
+        crypto = self.context.openfhe
+        try:
+            plain = crypto.MakeCKKSPackedPlaintext(values, degree, params.depth - level)
+            encrypted = crypto.Encrypt(self.key, plain)
+        except RuntimeError as error:
+            raise InternalError(f"OpenFHE cannot encrypt at level {level}: {error}") from error
+        foreign, _ = read_ciphertext(library.Serialize(encrypted, library.BINARY))
+        return self._ours(foreign)
+
+    def foreign(self, ciphertext: Ciphertext) -> ForeignCiphertext:
+        """Return a checked ciphertext in the form that OpenFHE's archives are written from."""
+        params = self.context.params
+        return ForeignCiphertext(
+            ciphertext.limbs,
+            params.depth - ciphertext.level,
+            ciphertext.degree,
+            params.scale(ciphertext.level) ** ciphertext.degree,
+            ciphertext.slots,
+            JOINT_TAG,
+        )
+
+    def decoded(self, total: Limbs, ciphertext: Ciphertext) -> Floats:
+        """Return the slots that all shares of a decryption together give, shape (slots,).
+
+        Args:
+            total: the sum of all shares, shape (limbs, N).
+            ciphertext: what was decrypted.
+
+        Raises:
+            WrongShareError: the slots hold noise: some share is not what it should be.
+        """
+        library, params = import_openfhe(), self.context.params
+        foreign = self.foreign(ciphertext)
+        partial = ForeignPartial(
+            total,
+            foreign.level,
+            foreign.noise_scale_degree,
+            foreign.scaling_factor,
+            params.slots,
+        )
+        archive = write_partial(self.context.template, partial, JOINT_TAG)
+        loaded = library.DeserializeCiphertextString(archive, library.BINARY)
+        try:
+            plain = self.context.openfhe.MultipartyDecryptFusion([loaded])
+        except RuntimeError as error:
+            raise WrongShareError(
+                "the shares of this decryption do not fit together: one of them is wrong"
+            ) from error
+        plain.SetLength(params.slots)
+        return np.asarray(plain.GetRealPackedValueArray(), dtype=np.float64)
+
+    def test_result(self, values: Floats, keys: Iterable[EvaluationKey]) -> Ciphertext:
+        """Encrypt values and use every key once: the sum of all rotations, and of the square.
+
+        Args:
+            values: shape (slots,).
+            keys: the joint evaluation keys; one is held at a time.
+        """
+        library, params = import_openfhe(), self.context.params
+        crypto = self.context.openfhe
+        start = self.encrypt(values, params.depth)
+        archive = write_ciphertext(self.context.template, self.foreign(start))
+        loaded = library.DeserializeCiphertextString(archive, library.BINARY)
+        total = loaded
+        for key in keys:
+            with empty_tables(crypto):
+                used = self._applied(loaded, key)
+            total = crypto.EvalAdd(total, used)
+        # Degree 1 and few limbs: what is shown is small, and its noise is not at the squared scale.
+        total = crypto.Compress(total, min(_TEST_LIMBS, params.depth + 1))
+        foreign, _ = read_ciphertext(library.Serialize(total, library.BINARY))
+        return self._ours(foreign)
+
+    def _applied(self, ciphertext: Any, key: EvaluationKey) -> Any:
+        library, crypto = import_openfhe(), self.context.openfhe
+        template, special = self.context.template, self.context.params.special_moduli
+        if key.kind is KeyKind.RELINEARIZATION:
+            archive = write_relinearization_key(template, JOINT_TAG, special, key.limbs)
+            library.DeserializeEvalMultKeyString(archive, library.BINARY)
+            return crypto.EvalMult(ciphertext, ciphertext)
+        element = key.galois_element
+        archive = write_automorphism_keys(template, JOINT_TAG, special, {element: key.limbs})
+        library.DeserializeEvalAutomorphismKeyString(archive, library.BINARY)
+        keys = crypto.GetEvalAutomorphismKeyMap(JOINT_TAG)
+        return crypto.EvalAutomorphism(ciphertext, element, keys)
+
+    def _ours(self, foreign: ForeignCiphertext) -> Ciphertext:
+        params = self.context.params
+        return Ciphertext(
+            limbs=foreign.limbs,
+            level=params.depth - foreign.level,
+            degree=foreign.noise_scale_degree,
+            scale=foreign.scaling_factor,
+            slots=foreign.slots,
+            params_digest=params.digest,
+            key_id=self.key_id,
+        )

@@ -1,0 +1,149 @@
+"""Shares of the joint keys as the parties sent them, read strictly, and their sums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tacit.client.party_secret import joint_key_a
+from tacit.client.party_session import PartySession
+from tacit.errors import ChecksumError, DamagedInputError, WrongShareError
+from tacit.params import CryptoParams
+from tacit.party_entry import Entry
+from tacit.party_frame import ShareExpectation, ShareKind, decode_share, sum_limbs
+from tacit.wire import EvaluationKey, KeyKind
+
+Limbs = NDArray[np.uint64]
+
+PUBLIC, RELINEARIZATION, PRODUCT, TEST = "public", "relinearization", "product", "test"
+
+
+def rotation_label(element: int) -> str:
+    """Name the payload that holds a rotation's share."""
+    return f"rotation-{element}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShareReader:
+    """Reads the payloads of key generation.
+
+    Attributes:
+        session: whose transcript names them.
+        params: the CKKS parameters.
+    """
+
+    session: PartySession
+    params: CryptoParams
+
+    @property
+    def key_moduli(self) -> tuple[int, ...]:
+        """The moduli of evaluation keys."""
+        return self.params.moduli + self.params.special_moduli
+
+    def public_share(self, entry: Entry) -> Limbs:
+        """Return a party's share of the public key, shape (limbs of Q, N)."""
+        limbs: Limbs = self._read(entry, PUBLIC, ShareKind.PUBLIC_KEY, 0, 1, self.params.moduli)[0]
+        return limbs
+
+    def first_share(self, entry: Entry) -> Limbs:
+        """Return a party's first share of the relinearisation key, (dnum, limbs, N)."""
+        kind, digits = ShareKind.RELINEARIZATION, self.params.dnum
+        return self._read(entry, RELINEARIZATION, kind, 0, digits, self.key_moduli)
+
+    def product_share(self, entry: Entry) -> Limbs:
+        """Return a party's second share of the relinearisation key, (2, dnum, limbs, N)."""
+        kind, digits = ShareKind.RELINEARIZATION_PRODUCT, self.params.dnum
+        limbs = self._read(entry, PRODUCT, kind, 0, 2 * digits, self.key_moduli)
+        return limbs.reshape(2, digits, *limbs.shape[1:])
+
+    def rotation_share(self, entry: Entry, element: int) -> Limbs:
+        """Return a party's share of a rotation key, shape (dnum, limbs, N)."""
+        kind, digits = ShareKind.ROTATION, self.params.dnum
+        label = rotation_label(element)
+        return self._read(entry, label, kind, element, digits, self.key_moduli)
+
+    def test_share(self, entry: Entry, limbs: int) -> Limbs:
+        """Return a party's share of the test's decryption, shape (limbs, N)."""
+        kind, moduli = ShareKind.PARTIAL_DECRYPTION, self.params.moduli[:limbs]
+        share: Limbs = self._read(entry, TEST, kind, 0, 1, moduli)[0]
+        return share
+
+    def partials(self, fetch: Callable[[int], bytes], party: int, count: int, limbs: int) -> Limbs:
+        """Return a party's shares of decryptions, shape (count, limbs, N).
+
+        Args:
+            fetch: gives the frame, of at most so many bytes.
+            party: whose they are.
+            count: ciphertexts that are decrypted.
+            limbs: of each.
+        """
+        kind, moduli = ShareKind.PARTIAL_DECRYPTION, self.params.moduli[:limbs]
+        expected = self._expected(kind, 0, count, moduli)
+        with self._blaming(party):
+            return decode_share(fetch(expected.frame_bytes), expected).limbs
+
+    def secret(self, entry: Entry) -> Limbs:
+        """Return a secret that was given up, shape (limbs of Q, N)."""
+        limbs: Limbs = self._read(entry, "secret", ShareKind.SECRET, 0, 1, self.params.moduli)[0]
+        return limbs
+
+    def public_sum(self) -> Limbs:
+        """Return the joint public key's b, shape (limbs of Q, N)."""
+        shares = [self.public_share(entry) for entry in self.session.transcript.step("share")]
+        return sum_limbs(shares, self.params.moduli)
+
+    def first_sum(self) -> Limbs:
+        """Return what the second round multiplies: (b, a), shape (2, dnum, limbs, N)."""
+        shares = [self.first_share(entry) for entry in self.session.transcript.step("share")]
+        a = joint_key_a(self.params, self.session.transcript.seed, 0)
+        return np.stack([sum_limbs(shares, self.key_moduli), a])
+
+    def joint_keys(self) -> Iterator[EvaluationKey]:
+        """Assemble the joint evaluation keys, one at a time."""
+        transcript = self.session.transcript
+        for wanted in self.session.terms.needed:
+            kind, element = wanted.kind, wanted.element
+            if kind is KeyKind.RELINEARIZATION:
+                products = [self.product_share(entry) for entry in transcript.step("relin")]
+                limbs = sum_limbs(products, self.key_moduli)
+            else:
+                shares = [self.rotation_share(e, element) for e in transcript.step("share")]
+                a = joint_key_a(self.params, transcript.seed, element)
+                limbs = np.stack([sum_limbs(shares, self.key_moduli), a])
+            yield EvaluationKey(limbs, kind, element, self.params.digest)
+
+    def _read(
+        self,
+        entry: Entry,
+        label: str,
+        kind: ShareKind,
+        element: int,
+        polynomials: int,
+        moduli: tuple[int, ...],
+    ) -> Limbs:
+        expected = self._expected(kind, element, polynomials, moduli)
+        with self._blaming(entry.party):
+            keep = kind is ShareKind.PUBLIC_KEY
+            frame = self.session.payload(entry, label, expected.frame_bytes, keep=keep)
+            return decode_share(frame, expected).limbs
+
+    def _expected(
+        self, kind: ShareKind, element: int, polynomials: int, moduli: tuple[int, ...]
+    ) -> ShareExpectation:
+        params = self.params
+        return ShareExpectation(kind, element, polynomials, moduli, params.log_n, params.digest)
+
+    @contextmanager
+    def _blaming(self, party: int) -> Iterator[None]:
+        """Name who sent what cannot be read; what the relay did is not the party's fault."""
+        try:
+            yield
+        except ChecksumError:
+            raise
+        except DamagedInputError as error:
+            name = self.session.terms.parties[party]
+            raise WrongShareError(f"a share of {name!r} is malformed: {error}") from error
