@@ -161,7 +161,8 @@ def _parser() -> argparse.ArgumentParser:
         type=_numbers,
         default=(),
         metavar="LIST",
-        help="engine only: base-2 logarithms of N, such as 13,14 (default: 13,14,15,16)",
+        help="engine and bootstrap: base-2 logarithms of N, such as 13,14 (default: 13,14,15,16; "
+        "for bootstrap 15,16)",
     )
     parser.add_argument(
         "--threads",

@@ -2,9 +2,10 @@
 
 Both refresh the same slots, all of them, to the same number of levels left, with primes of the same
 size and equally many stages; each has the depth that it needs itself, and keys of its own. Each
-engine runs in a process of its own, one after the other, since keys and tables fill the memory. The
-ratio is that of CPU times, which a busy machine disturbs less than wall time. Precision is that of
-the last result against the function itself, at every slot.
+engine runs in a process of its own, one after the other, since keys and tables fill the memory. On
+one thread the CPU times count, which a busy machine disturbs less; on two, wall times. Precision is
+that of the last result against the function itself, at every slot; by default at N = 2^15 and 2^16,
+where a server's bootstraps are. Most of the time goes into making keys.
 
 OpenFHE's plain bootstrap is `EvalBootstrap`; with a function, `EvalFEFuncBootstrap`.
 """
@@ -12,6 +13,7 @@ OpenFHE's plain bootstrap is `EvalBootstrap`; with a function, `EvalFEFuncBootst
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 from collections.abc import Sequence
@@ -32,9 +34,11 @@ __all__ = ["NAME", "SUMMARY", "draw", "run"]
 
 NAME = "bootstrap"
 SUMMARY = "native bootstrapping against OpenFHE's: time, keys, memory, precision"
-ROUNDS, QUICK_ROUNDS = 3, 2
+ROUNDS, QUICK_ROUNDS = 2, 2
+GOAL = 3.0
 ENGINES = ("openfhe", "tacit")
 ENCAPSULATED = "sparse encapsulated"
+CORES = os.cpu_count() or 1
 UNITS = {"keys": "1", "key_bytes": "bytes", "peak_bytes": "bytes", "prepare_seconds": "s"}
 
 
@@ -50,6 +54,7 @@ class Setting:
     secret: str = ENCAPSULATED
     engines: Sequence[str] = ENGINES
     log_slots: int = 0
+    threads: Sequence[int] = (1,)
 
     @property
     def workload(self) -> str:
@@ -60,38 +65,61 @@ class Setting:
 
 QUICK = (Setting("silu", 13, 34), Setting("plain", 13, 50))
 FULL = (
-    Setting("silu", 15, 34, stages=3, level=4),
+    Setting("silu", 15, 34, stages=3, level=4, threads=(1, 2)),
     Setting("plain", 15, 50, stages=3, level=4),
 )
-# Precision by primes and secret: the native engine alone. 2^16 takes about 16 GB.
+SECRETS = (ENCAPSULATED, "uniform ternary", "sparse ternary")
+# Precision by primes, slots and secret, the native engine alone; every size of ring has its table.
+# At N = 2^16, where keys take twice as long, other secrets are measured at one size of primes.
 PRECISION = tuple(
-    setting
-    for log_n, log_slots in ((13, 0), (13, 8), (15, 0), (16, 0))
+    Setting("plain", log_n, log_scale, 3, 4, secret, ("tacit",), log_slots)
+    for log_n in (13, 15, 16)
+    for log_slots in (0, 8)
     for log_scale in (34, 40, 50, 58)
-    for secret in (ENCAPSULATED, "uniform ternary", "sparse ternary")
-    if (setting := Setting("plain", log_n, log_scale, 3, 4, secret, ("tacit",), log_slots)).workload
-    not in {other.workload for other in QUICK + FULL}
+    for secret in SECRETS
+    if log_n == 13
+    or (secret == ENCAPSULATED and log_slots == 0)
+    or (log_scale == 50 and log_slots == 0)
+    or (log_n == 15 and secret == ENCAPSULATED and log_scale in (34, 50))
+    or (log_n == 15 and log_slots == 0 and log_scale == 34)
 )
+SIZES = (15, 16)
 
 
 def run(options: Options, console: Console) -> Answer:
-    """Measure on one thread; --quick leaves out large rings and the table of precision."""
+    """Measure both engines, then precision; --quick takes a small ring and leaves precision out.
+
+    `--sizes 13` gives the whole table of precision for that ring, in a few minutes.
+    """
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     around, answer = look_around(), Answer()
-    runs = [(setting, rounds) for setting in (QUICK if options.quick else QUICK + FULL)]
-    runs += [] if options.quick else [(setting, 1) for setting in PRECISION]
-    for setting, count in runs:
+    side_by_side = QUICK if options.quick else FULL
+    sizes = options.sizes or (() if options.quick else SIZES)
+    runs = [
+        (setting, rounds, threads)
+        for setting in side_by_side
+        for threads in setting.threads
+        if not options.sizes or setting.log_n in options.sizes
+    ]
+    done = {setting.workload for setting, _, _ in runs}
+    runs += [
+        (setting, 1, CORES)
+        for setting in PRECISION
+        if setting.log_n in sizes and setting.workload not in done
+    ]
+    for setting, count, threads in runs:
         records: list[Record] = []
         for engine in setting.engines:
-            with console.status(f"bootstrap: {setting.workload}, {engine}"):
-                finished = measure_apart(setting, engine, count)
+            with console.status(f"bootstrap: {setting.workload}, {engine}, {threads} threads"):
+                finished = measure_apart(setting, engine, count, threads)
             if finished.returncode:
                 reason = finished.stderr.strip()[-500:]
                 answer.failures.append(f"{setting.workload}: {engine}: {reason}")
                 continue
-            records += _records(setting, engine, json.loads(finished.stdout), around)
+            records += _records(setting, engine, json.loads(finished.stdout), around, threads)
         answer.records += records
         _show(console, setting, records)
+    _show_precision(console, answer.records)
     return answer
 
 
@@ -99,13 +127,19 @@ def measure_apart(
     setting: Setting, engine: str, rounds: int, threads: int = 1
 ) -> subprocess.CompletedProcess[str]:
     """Measure in a new process, which gives its memory back when it ends."""
-    fields = {name: value for name, value in asdict(setting).items() if name != "engines"}
-    request = {**fields, "engine": engine, "rounds": rounds, "threads": threads}
+    passed = asdict(setting)
+    for name in ("engines", "threads"):
+        passed.pop(name)
+    request = {**passed, "engine": engine, "rounds": rounds, "threads": threads}
     return run_apart("bench.bootstrap_worker", [json.dumps(request)], threads)
 
 
 def _records(
-    setting: Setting, engine: str, measured: dict[str, Any], around: Surroundings
+    setting: Setting,
+    engine: str,
+    measured: dict[str, Any],
+    around: Surroundings,
+    threads: int = 1,
 ) -> list[Record]:
     values = [
         (metric, statistics.median(samples), "s", samples)
@@ -117,7 +151,11 @@ def _records(
     ]
     parameters, workload = measured["parameters"], setting.workload
     return [
-        around.record(NAME, workload, engine, metric, value, unit, parameters, samples=samples)
+        around.record(
+            *(NAME, workload, engine, metric, value, unit, parameters),
+            threads=threads,
+            samples=samples,
+        )
         for metric, value, unit, samples in values
     ]
 
@@ -125,7 +163,8 @@ def _records(
 def _show(console: Console, setting: Setting, records: Sequence[Record]) -> None:
     if not records:
         return
-    table = Table(title=f"bootstrap: {setting.workload}", title_justify="left")
+    title = f"bootstrap: {setting.workload}, threads: {records[0].threads}"
+    table = Table(title=title, title_justify="left")
     for heading in ("metric", *setting.engines, "ratio"):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
     values = {(r.metric, r.subject): r for r in records}
@@ -135,6 +174,36 @@ def _show(console: Console, setting: Setting, records: Sequence[Record]) -> None
         whole = [record.value for record in found if record is not None]
         comparable = len(whole) == 2 and not metric.endswith("_bits")
         table.add_row(metric, *cells, f"{whole[0] / whole[1]:.1f}" if comparable else "")
+    console.print(table)
+    timed = "cpu_seconds" if records[0].threads == 1 else "seconds"
+    compared = [values.get((timed, engine)) for engine in ENGINES]
+    if None not in compared:
+        ratio = compared[0].value / compared[1].value  # type: ignore[union-attr]
+        console.print(f"{timed}: {ratio:.1f} times as fast (goal: {GOAL:.0f})")
+
+
+def _show_precision(console: Console, records: Sequence[Record]) -> None:
+    """Print bits of precision, largest and mean error, by primes, slots and secret."""
+    bits: dict[tuple[int, int, str, str], dict[int, float]] = {}
+    for r in records:
+        if r.subject == "tacit" and r.workload.startswith("plain") and r.metric.endswith("_bits"):
+            p = r.parameters
+            place = (p["log_n"], p["log_slots"], p["secret"], r.metric)
+            bits.setdefault(place, {})[p["log_scale"]] = r.value
+    sizes = sorted({size for found in bits.values() for size in found})
+    if not sizes:
+        return
+    table = Table(title="bits right, largest error and mean", title_justify="left")
+    for heading in ("N", "slots", "secret", *(f"{size}-bit" for size in sizes)):
+        table.add_column(heading)
+    for log_n, log_slots, secret in dict.fromkeys(place[:3] for place in bits):
+        largest, mean = (
+            bits.get((log_n, log_slots, secret, f"{kind}_error_bits"), {})
+            for kind in ("max", "mean")
+        )
+        cells = [f"{largest[s]:.1f}, {mean[s]:.1f}" if s in largest else "" for s in sizes]
+        if any(cells):
+            table.add_row(f"2^{log_n}", f"2^{log_slots}", secret, *cells)
     console.print(table)
 
 
@@ -152,7 +221,11 @@ def _cell(record: Record | None) -> str:
 
 def draw(records: Sequence[Record], path: Path) -> None:
     """Draw CPU seconds of both engines, by workload."""
-    seconds = {(r.workload, r.subject): r.value for r in records if r.metric == "cpu_seconds"}
+    seconds = {
+        (r.workload, r.subject): r.value
+        for r in records
+        if r.metric == "cpu_seconds" and r.threads == 1
+    }
     both = [w for (w, s) in seconds if s == "openfhe" and (w, "tacit") in seconds]
     if not both:
         return

@@ -72,7 +72,7 @@ def predicted(model: Artifact, plan: Plan) -> dict[str, int]:
         "output frames": memory.output_frame_bytes,
         "inputs": memory.input_bytes,
         "outputs": memory.output_bytes,
-        "encoded constants": memory.encoded_bytes,
+        "encoded constants": memory.kept_bytes,
         "working arrays": memory.working_bytes,
         "resident": process_bytes(signature, memory),
     }

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PLANS = ("latency", "interleaved", "batch")
 TARGETS = ("native", "openfhe")
+BOOTSTRAPS = ("auto", "never", "always")
 
 
 def add_compile(commands: Commands, common: argparse.ArgumentParser) -> None:
@@ -65,7 +66,8 @@ def add_compile(commands: Commands, common: argparse.ArgumentParser) -> None:
         "--precision-bits",
         type=positive_number,
         metavar="BITS",
-        help="encryption may cause an error of 2^-BITS of the output's half range",
+        help="encryption may cause an error of 2^-BITS of the output's half range; default 16, and "
+        "7.5 for models that bootstrap",
     )
     parser.add_argument(
         "--keep-on-server",
@@ -90,6 +92,12 @@ def add_compile(commands: Commands, common: argparse.ArgumentParser) -> None:
         type=positive_number,
         metavar="MB",
         help="limit on a customer's evaluation keys",
+    )
+    parser.add_argument(
+        "--bootstrap",
+        choices=BOOTSTRAPS,
+        default=BOOTSTRAPS[0],
+        help="whether activations become bootstraps: by predicted time (default), never, or always",
     )
     parser.add_argument(
         "--target",
@@ -182,6 +190,7 @@ def run_compile(options: argparse.Namespace) -> int:
         calibration=_calibration(options.calibrate),
         input_range=_range(options.input_range),
         keep_on_server=options.keep_on_server,
+        bootstrap=options.bootstrap,
         target=Backend(options.target),
         **{name: value for name, value in given.items() if value is not None},
     )

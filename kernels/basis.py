@@ -104,10 +104,6 @@ def mod_up(basis: Basis, a: Limbs, digits: Limbs, scratch: Limbs, *, batch: int 
         ring.address(a, basis.limbs * batch),
         ring.address(digits, basis.digits * basis.rows * batch),
         ring.address(scratch, basis.limbs * batch),
-        None,
-        0,
-        0,
-        None,
     )
 
 

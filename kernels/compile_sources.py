@@ -14,11 +14,14 @@ from pathlib import Path
 SOURCES = Path(__file__).resolve().parent / "csrc"
 FOLDER = Path(__file__).resolve().parent
 
-_COMMON = ("-O3", "-std=c++17", "-fPIC", "-fvisibility=default", "-Wall", "-Wextra", "-pthread")
+_COMMON = (
+    *("-O3", "-std=c++17", "-fPIC", "-fvisibility=default", "-Wall", "-Wextra", "-pthread"),
+    "-ffp-contract=off",  # rounding is part of what some kernels promise
+)
 _X86 = ("x86_64", "AMD64")
 # GCC 12 wrongly warns about its own AVX-512 header (GCC bug 105593).
 _PATH_FLAGS = {
-    "avx2": ("-mavx2", "-mfma", "-mbmi2", "-ffp-contract=off"),
+    "avx2": ("-mavx2", "-mfma", "-mbmi2"),
     "avx512": (
         "-mavx512f",
         "-mavx512dq",

@@ -13,7 +13,7 @@ from tacit.errors import InternalError, OutOfMemoryError
 from tacit.kernels import automorphism, elementwise, encode, ntt
 from tacit.kernels.automorphism import Automorphism
 from tacit.kernels.basis import Basis, mod_down, mod_up
-from tacit.kernels.keyswitch import KeyPointers, key_product, switch
+from tacit.kernels.keyswitch import KeyPointers, Turn, key_product, switch, switch_scratch
 from tacit.kernels.library import InstructionSet
 from tacit.kernels.limb_kernels import Floats, Galois, KeyTable, LimbArray, Words
 from tacit.kernels.memory import ArrayPool
@@ -21,7 +21,7 @@ from tacit.kernels.rescale import rescale
 from tacit.kernels.ring import Mods, Ring
 from tacit.params import CryptoParams
 
-DEFAULT_POOL_BYTES = 1 << 28
+DEFAULT_POOL_BYTES = 1 << 29
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -208,6 +208,24 @@ class CpuKernels:
         out = self._array(3, *x.shape[1:])
         return elementwise.tensor(self.ring, x, y, out, batch=x.shape[2])
 
+    def tensor_sum(self, pairs: Sequence[tuple[LimbArray, LimbArray]]) -> LimbArray:
+        """Sum products without relinearising."""
+        words = [_alike(a, b) for a, b in pairs]
+        if any(x.shape != words[0][0].shape for x, _ in words):
+            raise InternalError(f"pairs of one shape expected, got {[x.shape for x, _ in words]}")
+        shape = words[0][0].shape
+        return elementwise.tensor_sum(self.ring, words, self._array(3, *shape[1:]), batch=shape[2])
+
+    def weighted(self, inputs: Sequence[LimbArray], weights: Words) -> LimbArray:
+        """Return a weighted sum of the first limbs of ciphertexts."""
+        words, limbs = [_own(a) for a in inputs], len(weights)
+        batch = words[0].shape[2]
+        out = self._array(2, limbs, batch, self.ring.n)
+        for component in range(2):
+            sources = [w[component, :limbs] for w in words]
+            elementwise.combine(self.ring, sources, weights, None, [out[component]], batch=batch)
+        return out
+
     def dot_pairs(
         self,
         terms: Sequence[Sequence[tuple[LimbArray, LimbArray]]],
@@ -258,6 +276,60 @@ class CpuKernels:
             elementwise.scale(self.ring, part, basis.p_product, out=target[:limbs], batch=batch)
         return out
 
+    def multiply(self, a: LimbArray, b: LimbArray, keys: KeyTable) -> LimbArray:
+        """Multiply ciphertexts and relinearise."""
+        return self.multiply_sum([(a, b)], keys)
+
+    def multiply_sum(
+        self,
+        pairs: Sequence[tuple[LimbArray, LimbArray]],
+        keys: KeyTable,
+        plus: LimbArray | None = None,
+    ) -> LimbArray:
+        """Add up products and relinearise the sum."""
+        product, level = self.tensor_sum(pairs), pairs[0][0].shape[1] - 1
+        switched = self.switched(self.part(product, 2), keys)
+        low = [self.part(product, 0), self.part(product, 1)]
+        if plus is not None:
+            low = [self.add(part, self.part(plus, i)) for i, part in enumerate(low)]
+        return self.mod_down(level, switched, plus=low)
+
+    def switch_down(
+        self,
+        a: LimbArray,
+        keys: Sequence[KeyTable],
+        moved: Sequence[Galois],
+        *,
+        plus: Sequence[LimbArray | None] = (),
+        shared: LimbArray | None = None,
+    ) -> list[LimbArray]:
+        """Switch keys, move and divide by P, one after the other."""
+        digits = self.mod_up(a) if len(keys) > 1 else None
+        made: list[LimbArray] = []
+        for table, galois in zip(keys, moved, strict=True):
+            product = self.switched(a, table, digits=digits)
+            made.append(
+                self.mod_down(a.shape[1] - 1, product, plus=plus, moved=galois, shared=shared)
+            )
+        return made
+
+    def turned(
+        self,
+        a: LimbArray,
+        keys: Sequence[KeyTable],
+        moved: Sequence[Galois],
+        *,
+        plus: LimbArray | None = None,
+        into: LimbArray | None = None,
+    ) -> list[LimbArray]:
+        """Switch keys and move over QP, one after the other."""
+        digits = self.mod_up(a) if len(keys) > 1 else None
+        made = [
+            self.switched(a, table, digits=digits, moved=galois, plus=plus, into=into)
+            for table, galois in zip(keys, moved, strict=True)
+        ]
+        return made if into is None else [into]
+
     def mod_up(self, a: LimbArray) -> LimbArray:
         """Extend digits to QP."""
         x = _own(a)
@@ -274,14 +346,33 @@ class CpuKernels:
         key_product(basis, x, _own(digits), pointers, out)
         return out
 
-    def switch(self, a: LimbArray, keys: KeyTable) -> tuple[LimbArray, LimbArray]:
-        """Extend digits and multiply them by keys."""
+    def switched(
+        self,
+        a: LimbArray,
+        keys: KeyTable,
+        *,
+        digits: LimbArray | None = None,
+        moved: Galois | None = None,
+        plus: LimbArray | None = None,
+        into: LimbArray | None = None,
+    ) -> LimbArray:
+        """Multiply digits by keys and permute the product."""
         x, pointers = _own(a), _pointers(keys)
-        basis, n = self._bases[x.shape[1] - 1], self.ring.n
-        digits = self._array(basis.digits, basis.rows, keys.batch, n)
-        out = self._array(2, basis.rows, keys.batch, n)
-        switch(basis, x, pointers, out, digits, self._array(basis.limbs, keys.batch, n))
-        return out, digits
+        basis, ring, batch = self._bases[x.shape[1] - 1], self.ring, keys.batch
+        turn = None
+        if moved is not None:
+            added = None if plus is None else _own(plus)
+            turn = Turn(_table(moved), added, accumulate=into is not None)
+        shape = (2, basis.rows, batch, ring.n)
+        out = self._array(*shape) if into is None else _own(into)
+        if out.shape != shape:
+            raise InternalError(f"an array of shape {shape} expected, got {out.shape}")
+        if digits is None:
+            switch(basis, x, pointers, out, self._rows(switch_scratch(basis), batch), turn=turn)
+            return out
+        scratch = None if turn is None else self._rows(2 * ring.threads, batch)
+        key_product(basis, x, _own(digits), pointers, out, turn=turn, scratch=scratch)
+        return out
 
     def automorphism(
         self,
@@ -318,7 +409,7 @@ class CpuKernels:
         basis, words = self._bases[level], _own(x)
         components, _, batch, n = words.shape
         added = [None if part is None else _own(part) for part in plus or (None,) * components]
-        if moved is not None:
+        if moved is not None and moved.element != 1:
             words = self._permuted(words, moved)
             added = [None if part is None else self._permuted(part, moved) for part in added]
         out = self._array(components, basis.limbs, batch, n)
@@ -334,6 +425,9 @@ class CpuKernels:
 
     def _array(self, *shape: int) -> Words:
         return self._pool.array(shape)
+
+    def _rows(self, rows: int, batch: int) -> Words:
+        return self._array(rows, batch, self.ring.n)
 
     def _mods(self, x: Words) -> Mods | None:
         return None if x.shape[0] == 1 else self._twice[x.shape[1] - 1]

@@ -231,19 +231,22 @@ def combine(
     Args:
         ring: the primes.
         a: arrays of one shape (..., batch, N).
-        weights: shape (rows, outputs, terms), below the rows' moduli.
+        weights: shape (rows, outputs, terms), below the rows' moduli; or (rows, 2, outputs,
+            terms), for the two halves of the positions.
         mods: index of each row's modulus.
         out: one array like those of `a` per output.
         batch: polynomials in a row.
     """
-    rows = ring.rows_of(a[0], batch)
-    if weights.ndim != 3 or weights.shape[0] != rows or weights.shape[2] != len(a):
+    rows, halves = ring.rows_of(a[0], batch), weights.ndim == 4
+    shape = (rows, *((2,) if halves else ()), weights.shape[-2], len(a))
+    if weights.shape != shape:
         raise InternalError(
             f"weights of {rows} rows and {len(a)} terms expected, got {weights.shape}"
         )
-    out = [np.empty_like(a[0]) for _ in range(weights.shape[1])] if out is None else out
-    if len(out) != weights.shape[1]:
-        raise InternalError(f"{weights.shape[1]} outputs expected, got {len(out)}")
+    outputs = weights.shape[-2]
+    out = [np.empty_like(a[0]) for _ in range(outputs)] if out is None else out
+    if len(out) != outputs:
+        raise InternalError(f"{outputs} outputs expected, got {len(out)}")
     sources = addresses(ring, a, rows * batch)
     targets = addresses(ring, out, rows * batch)
     ring.library.tacit_combine(
@@ -255,6 +258,7 @@ def combine(
         len(a),
         sources.ctypes.data,
         _constants(weights, weights.size),
+        halves,
         targets.ctypes.data,
     )
     return out
@@ -263,10 +267,42 @@ def combine(
 def tensor(ring: Ring, a: Limbs, b: Limbs, out: Limbs | None = None, *, batch: int = 1) -> Limbs:
     """Multiply two ciphertexts (2, limbs, batch, N), NTT form: three components."""
     out = np.empty((3, *a.shape[1:]), dtype=np.uint64) if out is None else out
-    limbs = ring.rows_of(a, 2 * batch)
-    where = ring.address(a, 2 * limbs * batch), ring.address(b, 2 * limbs * batch)
-    target = ring.address(out, 3 * limbs * batch)
-    ring.library.tacit_tensor(ring.handle, limbs, batch, *where, target)
+    return tensor_sum(ring, [(a, b)], out, batch=batch)
+
+
+def tensor_sum(
+    ring: Ring, pairs: Sequence[tuple[Limbs, Limbs]], out: Limbs, *, batch: int = 1
+) -> Limbs:
+    """Write the sum of the products of pairs of ciphertexts: three components.
+
+    Args:
+        ring: the primes.
+        pairs: shape (2, limbs, batch, N) each, NTT form; limbs beyond those of `out` are left out.
+        out: shape (3, limbs, batch, N).
+        batch: polynomials in a row.
+    """
+    limbs = ring.rows_of(out, 3 * batch)
+    rows = [[ring.rows_of(x, 2 * batch) for x in side] for side in zip(*pairs, strict=True)]
+    if not pairs or min(map(min, rows)) < limbs:
+        raise InternalError(f"operands of {limbs} limbs or more expected, got {rows}")
+    places = [
+        np.array(
+            [ring.address(x, 2 * r * batch) for x, r in zip(side, counts, strict=True)], np.uint64
+        )
+        for side, counts in zip(zip(*pairs, strict=True), rows, strict=True)
+    ]
+    counts = np.array(rows, dtype=np.uint32)
+    ring.library.tacit_tensor(
+        ring.handle,
+        limbs,
+        batch,
+        len(pairs),
+        places[0].ctypes.data,
+        counts[0].ctypes.data,
+        places[1].ctypes.data,
+        counts[1].ctypes.data,
+        ring.address(out, 3 * limbs * batch),
+    )
     return out
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from tacit.errors import InternalError
+from tacit.kernels.automorphism import Automorphism
 from tacit.kernels.basis import Basis
 from tacit.kernels.ring import Limbs, Ring
 
@@ -50,8 +53,58 @@ class KeyPointers:
         self.limbs = shape[2] - specials
 
 
+class _TurnWords(ctypes.Structure):
+    """tacit_turn of csrc/tacit_kernels.h."""
+
+    _fields_ = (
+        ("table", ctypes.c_void_p),
+        ("element", ctypes.c_uint64),
+        ("plus_rows", ctypes.c_uint32),
+        ("plus", ctypes.c_void_p),
+        ("accumulate", ctypes.c_int),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Turn:
+    """What becomes of a product with keys: (product + plus)(X^element), or that added to `out`.
+
+    Attributes:
+        moved: the automorphism.
+        plus: shape (rows, batch, N), or only the first of these rows; added to the first half.
+        accumulate: add the result to what is in `out`.
+    """
+
+    moved: Automorphism
+    plus: Limbs | None = None
+    accumulate: bool = False
+
+    def words(self, ring: Ring, rows: int, batch: int) -> _TurnWords:
+        """Return it as the kernels take it, for a product of `rows` rows in each half."""
+        added = 0 if self.plus is None else min(rows, ring.rows_of(self.plus, batch))
+        return _TurnWords(
+            self.moved.table.ctypes.data,
+            self.moved.element,
+            added,
+            None if self.plus is None else ring.address(self.plus, added * batch),
+            self.accumulate,
+        )
+
+
+def switch_scratch(basis: Basis) -> int:
+    """Return how many rows of `batch` polynomials `switch` needs as scratch."""
+    return basis.limbs + basis.ring.threads * (basis.digits + 2)
+
+
 def key_product(
-    basis: Basis, a: Limbs, digits: Limbs, key: Limbs | KeyPointers, out: Limbs
+    basis: Basis,
+    a: Limbs,
+    digits: Limbs,
+    key: Limbs | KeyPointers,
+    out: Limbs,
+    *,
+    turn: Turn | None = None,
+    scratch: Limbs | None = None,
 ) -> None:
     """Multiply the digits of polynomials by keys.
 
@@ -61,21 +114,29 @@ def key_product(
         digits: shape (digits, rows, batch, N), from `mod_up`.
         key: one per entry of the batch, or one key for a batch of one.
         out: shape (2, rows, batch, N), NTT form.
+        turn: permutes the product.
+        scratch: with a turn, 2 rows for each of the ring's threads.
 
     Raises:
         InternalError: a shape does not fit.
     """
     ring, keys = basis.ring, _pointers(basis, key)
+    batch = keys.batch
+    words = None if turn is None else turn.words(ring, basis.rows, batch)
+    if turn is not None and scratch is None:
+        raise InternalError("a turn needs scratch")
     ring.library.tacit_key_product(
         ring.handle,
         basis.address,
-        keys.batch,
-        ring.address(a, basis.limbs * keys.batch),
-        ring.address(digits, basis.digits * basis.rows * keys.batch),
+        batch,
+        ring.address(a, basis.limbs * batch),
+        ring.address(digits, basis.digits * basis.rows * batch),
         keys.address,
         keys.digits,
         keys.limbs,
-        ring.address(out, 2 * basis.rows * keys.batch),
+        None if words is None else ctypes.addressof(words),
+        None if scratch is None else ring.address(scratch, 2 * ring.threads * batch),
+        ring.address(out, 2 * basis.rows * batch),
     )
 
 
@@ -84,8 +145,9 @@ def switch(
     a: Limbs,
     key: Limbs | KeyPointers,
     out: Limbs,
-    digits: Limbs,
     scratch: Limbs,
+    *,
+    turn: Turn | None = None,
 ) -> None:
     """Extend the digits of polynomials and multiply them by keys, while they are in cache.
 
@@ -94,24 +156,26 @@ def switch(
         a: shape (limbs, batch, N), NTT form.
         key: as for `key_product`.
         out: shape (2, rows, batch, N), NTT form.
-        digits: shape (digits, rows, batch, N): written as by `mod_up`.
-        scratch: shape (limbs, batch, N).
+        scratch: `switch_scratch` rows.
+        turn: permutes the product.
 
     Raises:
         InternalError: a shape does not fit.
     """
     ring, keys = basis.ring, _pointers(basis, key)
-    ring.library.tacit_mod_up(
+    batch = keys.batch
+    words = None if turn is None else turn.words(ring, basis.rows, batch)
+    ring.library.tacit_switch(
         ring.handle,
         basis.address,
-        keys.batch,
-        ring.address(a, basis.limbs * keys.batch),
-        ring.address(digits, basis.digits * basis.rows * keys.batch),
-        ring.address(scratch, basis.limbs * keys.batch),
+        batch,
+        ring.address(a, basis.limbs * batch),
+        ring.address(scratch, switch_scratch(basis) * batch),
         keys.address,
         keys.digits,
         keys.limbs,
-        ring.address(out, 2 * basis.rows * keys.batch),
+        None if words is None else ctypes.addressof(words),
+        ring.address(out, 2 * basis.rows * batch),
     )
 
 

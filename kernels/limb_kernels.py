@@ -192,8 +192,14 @@ class LimbKernels(Protocol):
         """Add a plaintext, shape (1, limbs, 1, N), to the first component of each entry."""
         ...
 
-    def tensor(self, a: LimbArray, b: LimbArray) -> LimbArray:
-        """Multiply ciphertexts of two components: a0 b0, a0 b1 + a1 b0, a1 b1."""
+    def weighted(self, inputs: Sequence[LimbArray], weights: Words) -> LimbArray:
+        """Return a weighted sum of ciphertexts; weights may be complex.
+
+        Args:
+            inputs: over Q; limbs for which there are no weights are left out.
+            weights: in the host's memory, shape (limbs, 2, 1, terms): residues for the first half
+                of the positions and for the second.
+        """
         ...
 
     def dot_pairs(
@@ -232,49 +238,75 @@ class LimbKernels(Protocol):
         """Return P a over QP, zero modulo the primes of P; `a` over Q, any components."""
         ...
 
-    def mod_up(self, a: LimbArray) -> LimbArray:
-        """Extend the digits of a polynomial to QP.
+    # Key switches: digits of a polynomial, extended to QP, times keys; then the automorphism, which
+    # OpenFHE makes before it divides. Several of one polynomial share the digits.
+
+    def multiply(self, a: LimbArray, b: LimbArray, keys: KeyTable) -> LimbArray:
+        """Multiply ciphertexts of two components and relinearise.
 
         Args:
-            a: over Q, one component.
-
-        Returns:
-            Shape (digits, rows, batch, N). A digit's own rows may hold anything: they are those
-            of `a`, and methods that take digits take `a` as well.
-        """
-        ...
-
-    def key_product(self, a: LimbArray, digits: LimbArray, keys: KeyTable) -> LimbArray:
-        """Sum digits times keys: two components over QP.
-
-        Args:
-            a: over Q, one component.
-            digits: of `a`, from `mod_up` or `switch`.
+            a: over Q.
+            b: of the same shape.
             keys: as many as the batch has entries.
         """
         ...
 
-    def switch(self, a: LimbArray, keys: KeyTable) -> tuple[LimbArray, LimbArray]:
-        """Return `key_product` and the digits from `mod_up`, made together."""
+    def multiply_sum(
+        self,
+        pairs: Sequence[tuple[LimbArray, LimbArray]],
+        keys: KeyTable,
+        plus: LimbArray | None = None,
+    ) -> LimbArray:
+        """Return the sum of products of pairs, plus `plus`, with one relinearisation.
+
+        Args:
+            pairs: ciphertexts of two components over Q, all of one shape; one pair or more.
+            keys: as many as the batch has entries.
+            plus: of the same shape.
+        """
         ...
 
-    def automorphism(
+    def switch_down(
         self,
-        level: int,
         a: LimbArray,
-        moved: Galois,
+        keys: Sequence[KeyTable],
+        moved: Sequence[Galois],
+        *,
+        plus: Sequence[LimbArray | None] = (),
+        shared: LimbArray | None = None,
+    ) -> list[LimbArray]:
+        """Return s(X^element) / P + plus(X^element) + shared, s being `a` switched, for each key.
+
+        Args:
+            a: over Q, one component.
+            keys: each for the whole batch.
+            moved: an automorphism for each of the keys.
+            plus: for each component, what is added to it, one component over Q, or None; empty
+                for nothing.
+            shared: over Q, shape (1, limbs or more, 1, N), added to every component and entry.
+
+        Returns:
+            Two components over Q each; the division rounds down, as OpenFHE's does.
+        """
+        ...
+
+    def turned(
+        self,
+        a: LimbArray,
+        keys: Sequence[KeyTable],
+        moved: Sequence[Galois],
         *,
         plus: LimbArray | None = None,
         into: LimbArray | None = None,
-    ) -> LimbArray:
-        """Return (a + plus)(X^element), over QP; with `into`, added to that array in place.
+    ) -> list[LimbArray]:
+        """Return (s + plus)(X^element) over QP, s being `a` switched, for each key.
 
         Args:
-            level: of `a`.
-            a: two components over QP.
-            moved: the automorphism.
+            a: over Q, one component.
+            keys: each for the whole batch.
+            moved: an automorphism for each of the keys.
             plus: one component over Q or QP, added to the first component.
-            into: changed, and returned; must not be `a` nor `plus`.
+            into: two components over QP, to which all are added in place; it alone is returned.
         """
         ...
 
@@ -284,17 +316,15 @@ class LimbKernels(Protocol):
         x: LimbArray,
         *,
         plus: Sequence[LimbArray | None] = (),
-        moved: Galois | None = None,
         shared: LimbArray | None = None,
     ) -> LimbArray:
-        """Return x(X^element) / P + plus(X^element) + shared, rounding down as OpenFHE does.
+        """Return x / P + plus + shared, rounding down as OpenFHE does.
 
         Args:
             level: of the result, over Q.
             x: over QP; its memory is given up: it may be changed.
             plus: for each component, what is added to it, one component over Q, or None; empty
                 for nothing.
-            moved: the automorphism, applied before the division; None for X -> X.
             shared: over Q, shape (1, limbs or more, 1, N), added to every component and entry.
         """
         ...

@@ -47,16 +47,13 @@ class ArrayPool:
         """
         words = prod(shape)
         with self._lock:
-            waiting = self._free.get(words)
-            memory = waiting.pop() if waiting else None
-            if memory is not None:
-                self._kept_bytes -= memory.nbytes
+            memory = self._waiting(words)
         if memory is None:
             memory = self._fresh(words)
-        return np.asarray(_Lease(self, memory)).reshape(shape)
+        return np.asarray(_Lease(self, memory))[:words].reshape(shape)
 
     def take_back(self, memory: Limbs) -> None:
-        """Keep memory for the next array of its size, within the limit."""
+        """Keep memory for the next array of half its size or more, within the limit."""
         with self._lock:
             if self._kept_bytes + memory.nbytes <= self._limit:
                 self._free.setdefault(len(memory), []).append(memory)
@@ -70,6 +67,18 @@ class ArrayPool:
             self._free.clear()
             self._held_bytes -= self._kept_bytes
             self._kept_bytes = 0
+
+    def _waiting(self, words: int) -> Limbs | None:
+        """Take the smallest memory that waits and is large enough, but not over twice as large."""
+        fitting = [size for size in self._free if words <= size <= 2 * words]
+        if not fitting:
+            return None
+        size = min(fitting)
+        memory = self._free[size].pop()
+        if not self._free[size]:
+            del self._free[size]
+        self._kept_bytes -= memory.nbytes
+        return memory
 
     def _fresh(self, words: int) -> Limbs:
         memory: Limbs

@@ -21,13 +21,14 @@ class ModulusRaising:
 
     Args:
         params: the parameters.
+        ring: over their moduli first, whose tables are used; None makes a ring of its own.
 
     Raises:
         UnusableEnvironmentError: there are no compiled kernels.
     """
 
-    def __init__(self, params: CryptoParams) -> None:
-        self._ring = Ring(params.log_n, params.moduli)
+    def __init__(self, params: CryptoParams, ring: Ring | None = None) -> None:
+        self._ring = Ring(params.log_n, params.moduli) if ring is None else ring
         self._small: Ring | None = None
         if params.secret is SecretDistribution.SPARSE_ENCAPSULATED:
             others = encapsulation_moduli(params.log_n, params.moduli)
@@ -68,11 +69,7 @@ class ModulusRaising:
         Returns:
             Shape (2, limbs, batch, N).
         """
-        components, _, batch, n = a.shape
-        mods = np.arange(limbs, dtype=np.uint32)
-        blocks = extend(self._ring, np.ascontiguousarray(a).reshape(-1, n), 0, mods)
-        moved = blocks.reshape(components, batch, limbs, n).transpose(0, 2, 1, 3)
-        return np.ascontiguousarray(moved)
+        return extend(self._ring, np.ascontiguousarray(a), 0, np.arange(limbs, dtype=np.uint32))
 
 
 def extend(ring: Ring, a: Limbs, source: int, mods: Mods) -> Limbs:
@@ -80,28 +77,28 @@ def extend(ring: Ring, a: Limbs, source: int, mods: Mods) -> Limbs:
 
     Args:
         ring: the primes.
-        a: shape (blocks, N), NTT form, modulo prime `source`.
+        a: shape (blocks, 1, batch, N), NTT form, modulo prime `source`.
         source: index of its modulus.
         mods: indices of the target moduli.
 
     Returns:
-        Shape (blocks, len(mods), N), NTT form.
+        Shape (blocks, len(mods), batch, N), NTT form.
     """
-    coefficients = a.copy()
-    blocks = len(a)
-    ntt.inverse(ring, coefficients, np.full(blocks, source, dtype=np.uint32))
-    signed = centred(coefficients, ring.moduli[source])
-    out = np.empty((blocks, len(mods), ring.n), dtype=np.uint64)
-    for row, index in enumerate(mods):
-        out[:, row] = np.remainder(signed, np.int64(ring.moduli[int(index)])).view(np.uint64)
-    ntt.forward(ring, out, np.tile(mods, blocks))
+    blocks, _, batch, n = a.shape
+    out = np.empty((blocks, len(mods), batch, n), dtype=np.uint64)
+    scratch = np.empty_like(a)
+    ring.library.tacit_extend(
+        ring.handle,
+        blocks,
+        batch,
+        ring.address(a, blocks * batch),
+        source,
+        len(mods),
+        ring.row_moduli(mods, len(mods)),
+        ring.address(scratch, blocks * batch),
+        ring.address(out, blocks * len(mods) * batch),
+    )
     return out
-
-
-def centred(residues: Limbs, modulus: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    """Return residues below an odd modulus as integers from -modulus / 2 to modulus / 2."""
-    signed = residues.view(np.int64)
-    return np.where(signed > modulus // 2, signed - modulus, signed)
 
 
 def switch_small(ring: Ring, a: Limbs, key: Limbs) -> Limbs:
@@ -121,7 +118,7 @@ def switch_small(ring: Ring, a: Limbs, key: Limbs) -> Limbs:
     if a.shape != (2, ring.n) or key.shape != (2, 1, 3, ring.n):
         raise InternalError(f"a ciphertext of one limb and a small key, not {a.shape}, {key.shape}")
     every = np.arange(3, dtype=np.uint32)
-    second = extend(ring, a[1:], 0, every)[0]
+    second = extend(ring, a[1:, None, None], 0, every)[0, :, 0]
     parts = [elementwise.multiply(ring, second, np.ascontiguousarray(part)) for part in key[:, 0]]
     out = np.stack([_divide(ring, part) for part in parts])
     elementwise.add(ring, out[:1], a[:1], every[:1], out=out[:1])

@@ -54,6 +54,7 @@ class Ring:
         self.library = load() if library is None else library
         self.log_n = log_n
         self.n = 1 << log_n
+        self.threads = threads
         self.moduli = tuple(moduli)
         if not 3 <= log_n <= 17 or not all(2 < q < 1 << 60 for q in self.moduli):
             raise ParameterError("N = 2^3 to 2^17 and primes below 2^60 are expected")

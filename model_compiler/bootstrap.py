@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from tacit.bootstrap import Bootstrap
 from tacit.bootstrap_levels import bootstrap_depth, bootstrap_deviation, raised_level
 from tacit.chebyshev import chebyshev_depth
+from tacit.circuit import Circuit
 from tacit.errors import ParameterError, SecurityError
-from tacit.fourier import evaluate_series, fit_series
+from tacit.fourier import fit_series
 from tacit.model_compiler.builder import CircuitBuilder
 from tacit.model_compiler.cost import predict
 from tacit.model_compiler.op_times import MachineTimes
@@ -37,7 +38,9 @@ _SAMPLES = 4097
 _SMALLEST_SCALE, _LARGEST_SCALE = 28, 58
 # dnum above which keys are too large to be worth a larger scale.
 _MOST_DIGITS = 12
-_STAGES = (2, 3, 4)
+STAGES = (2, 3, 4)
+"""Numbers of stages worth trying, for either direction."""
+
 _LARGEST_SHARE = 4.5  # deviations that the largest of 2^15 errors reaches
 
 
@@ -88,8 +91,30 @@ def extend_function(
         ParameterError: the function is not finite.
         LevelError: the parameters have too few levels.
     """
-    found = [_judged(function, degree, params, plan, cutoff) for cutoff in _CUTOFFS]
-    return min(found, key=lambda e: e.error + e.noise)
+    raised_level(params, plan, degree)
+    found = [fit_series(function, degree, period=plan.period, cutoff=c) for c in _CUTOFFS]
+    errors = np.abs(_values(found, plan.period) - function(_points()))
+    noises = [_LARGEST_SHARE * bootstrap_deviation(params, plan, series) for series in found]
+    best = int(np.argmin(errors.max(axis=1) + noises))
+    greatest, mean = float(errors[best].max()), float(errors[best].mean())
+    return Extension(found[best], greatest, mean, noises[best])
+
+
+def _points() -> Floats:
+    return np.linspace(-0.5, 0.5, _SAMPLES, dtype=np.float64)
+
+
+def _values(found: Sequence[Floats], period: float) -> Floats:
+    """Evaluate series of one degree on the points, shape (series, points)."""
+    cosines, sines = _harmonics(len(found[0][0]), period)
+    parts = np.asarray(found)
+    return np.asarray(parts[:, 0] @ cosines + parts[:, 1] @ sines)
+
+
+@lru_cache(maxsize=16)
+def _harmonics(count: int, period: float) -> tuple[Floats, Floats]:
+    angles = 2.0 * np.pi / period * np.outer(np.arange(count), _points())
+    return np.cos(angles), np.sin(angles)
 
 
 def choose_extension(
@@ -160,7 +185,7 @@ def choose_bootstrap(
         SecurityError: nothing fits: use a smaller scale, larger keys, or fewer levels.
     """
     found = []
-    for log_n, first, last in product(log_ns, _STAGES, _STAGES):
+    for log_n, first, last in product(log_ns, STAGES, STAGES):
         plan = Bootstrap("series", usable_levels + first, log_n - 1, first, last)
         try:
             params = _fewest_digits(log_n, plan, degree, log_scale, secret, security)
@@ -202,16 +227,43 @@ def bootstrapped_params(
     )
 
 
-def secure_bootstrap_params(
-    log_n: int, plan: Bootstrap, degree: int, log_scale: int
+def parameters_for(
+    log_n: int,
+    plan: Bootstrap,
+    degree: int,
+    log_scale: int,
+    least_depth: int = 0,
+    *,
+    secret: SecretDistribution = SecretDistribution.SPARSE_ENCAPSULATED,
+    security: Security = Security.CLASSICAL_128,
 ) -> CryptoParams:
-    """Choose the fewest digits that are secure at a ring dimension, with an encapsulated secret.
+    """Return parameters with a scale of so many bits and the fewest digits.
+
+    Args:
+        log_n: log2 of the ring dimension.
+        plan: the bootstrap with the highest level.
+        degree: most harmonics of a series.
+        log_scale: bits of the scale.
+        least_depth: levels needed apart from bootstraps.
+        secret: distribution of the secret key.
+        security: what the parameters must promise.
 
     Raises:
-        SecurityError: no number of digits is: use a larger ring, a smaller scale or fewer levels.
+        SecurityError: none are secure.
     """
-    secret = SecretDistribution.SPARSE_ENCAPSULATED
-    return _fewest_digits(log_n, plan, degree, log_scale, secret, Security.CLASSICAL_128)
+    depth = max(_depth(log_n, plan, degree, log_scale, secret), least_depth)
+    return _secure(log_n, depth, log_scale, secret, security)
+
+
+def bootstrap_seconds(
+    params: CryptoParams, plan: Bootstrap, degree: int, times: MachineTimes
+) -> float:
+    """Predict the time of one bootstrap.
+
+    Raises:
+        LevelError: the parameters have too few levels.
+    """
+    return predict(_alone(params, plan, degree), params, times).seconds
 
 
 def _fewest_digits(
@@ -253,12 +305,16 @@ def _secure(
 def _priced(
     params: CryptoParams, plan: Bootstrap, degree: int, times: MachineTimes
 ) -> BootstrapChoice:
+    prediction = predict(_alone(params, plan, degree), params, times)
+    return BootstrapChoice(params, plan, prediction.seconds, prediction.key_bytes)
+
+
+def _alone(params: CryptoParams, plan: Bootstrap, degree: int) -> Circuit:
+    """Return a circuit that only bootstraps."""
     builder = CircuitBuilder(params.slots)
     value = builder.input(plan.to_coefficients)
     series = np.ones((2, degree + 1))
-    circuit = builder.build([builder.bootstrap(value, plan, series, "bootstrap")])
-    prediction = predict(circuit, params, times)
-    return BootstrapChoice(params, plan, prediction.seconds, prediction.key_bytes)
+    return builder.build([builder.bootstrap(value, plan, series, "bootstrap")])
 
 
 def _depth(
@@ -269,18 +325,3 @@ def _depth(
         log_n, 1, log_scale, log_scale + 1, 1, Security.UNCHECKED_INSECURE, secret
     )
     return plan.level + bootstrap_depth(shallow, plan, degree)
-
-
-def _judged(
-    function: Callable[[Floats], Floats],
-    degree: int,
-    params: CryptoParams,
-    plan: Bootstrap,
-    cutoff: float,
-) -> Extension:
-    raised_level(params, plan, degree)
-    series = fit_series(function, degree, period=plan.period, cutoff=cutoff)
-    x: Floats = np.linspace(-0.5, 0.5, _SAMPLES, dtype=np.float64)
-    errors = np.abs(evaluate_series(series, x, plan.period) - function(x))
-    noise = _LARGEST_SHARE * bootstrap_deviation(params, plan, series)
-    return Extension(series, float(np.max(errors)), float(np.mean(errors)), noise)

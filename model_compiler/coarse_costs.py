@@ -26,10 +26,13 @@ def rotation_parts(steps: Sequence[int], slots: int, level: int) -> Parts:
     return Counter({("hoist", level): 1, ("hoisted", level): moving})
 
 
-def linear_parts(backend: Backend, plan: LinearPlan, slots: int, level: int) -> Parts:
+def linear_parts(
+    backend: Backend, plan: LinearPlan, slots: int, level: int, specials: int
+) -> Parts:
     """Count what a linear transform of inputs at `level` takes, all but its biases."""
-    made = _native_linear if backend is Backend.NATIVE else _openfhe_linear
-    return made(plan, slots, level)
+    if backend is Backend.OPENFHE:
+        return _openfhe_linear(plan, slots, level)
+    return _native_linear(plan, slots, level, plan.over_qp(2 * slots, level + 1, specials))
 
 
 def weighted_sum_parts(backend: Backend, weights: Floats, level: int) -> Parts:
@@ -45,11 +48,6 @@ def weighted_sum_parts(backend: Backend, weights: Floats, level: int) -> Parts:
     parts["weighted_term", level] = weights.size if dense else used
     parts["weighted_output", level] = outputs
     return parts
-
-
-def has_baby_steps(plan: LinearPlan, slots: int) -> bool:
-    """Tell whether the native engine works over QP, and encodes the diagonals so."""
-    return any(term.baby % slots for term in plan.terms)
 
 
 def _openfhe_linear(plan: LinearPlan, slots: int, level: int) -> Parts:
@@ -83,17 +81,15 @@ def _sum_of_rotations(level: int, ciphertexts: int, rotations: int) -> Parts:
     return Counter({**hoists, ("down", level): 1})
 
 
-def _native_linear(plan: LinearPlan, slots: int, level: int) -> Parts:
-    """Double hoisting over QP; over Q where there are no baby steps."""
-    extended = has_baby_steps(plan, slots)
+def _native_linear(plan: LinearPlan, slots: int, level: int, extended: bool) -> Parts:
+    """Double hoisting over QP; or over Q, where rotated inputs are rotations of their own."""
     suffix = "" if extended else "_q"
     parts: Parts = Counter()
-    if extended:
-        for index in {term.input for term in plan.terms}:
-            babies = len({step % slots for step in plan.baby_steps(index)} - {0})
-            parts["times_p", level] += 1
-            parts["hoist", level] += babies > 0
-            parts["baby", level] += babies
+    for index in {term.input for term in plan.terms}:
+        babies = len({step % slots for step in plan.baby_steps(index)} - {0})
+        parts["hoist", level] += babies > 0
+        parts["baby" if extended else "hoisted", level] += babies
+        parts["times_p", level] += extended
     sums = {(term.output, term.giant % slots) for term in plan.terms}
     turns = [plan.giant_rotations(output) for output in range(plan.outputs)]
     giants = sum(step % slots != 0 for some in turns for step in some)

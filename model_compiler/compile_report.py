@@ -7,9 +7,11 @@ from dataclasses import asdict
 
 import numpy as np
 
+from tacit.circuit import Op
 from tacit.model_compiler.choose_params import Choice
-from tacit.model_compiler.graph import Affine, Graph, Node, Polynomial
+from tacit.model_compiler.graph import Affine, Fourier, Graph, Node, Polynomial
 from tacit.model_compiler.lowering.depths import circuit_depth
+from tacit.model_compiler.lowering.latency import Stages
 from tacit.model_compiler.lowering.plans import PlanChoice
 from tacit.model_compiler.lowering.text import circuit_text
 from tacit.model_compiler.memory import memory_facts
@@ -36,12 +38,14 @@ def write_report(
     reasons: Mapping[str, str],
     pass_seconds: Mapping[str, float],
     times: MachineTimes,
+    way: str = "",
+    stages: Stages | None = None,
 ) -> Json:
     """Collect what the passes found.
 
     Returns:
-        Keys: model, depth, parameters, ranges, activations, layers, approximation, plans,
-        plan_reasons, key_bytes, memory, pass_seconds, target, machine.
+        Keys: model, bootstraps, depth, parameters, ranges, activations, layers, approximation,
+        plans, plan_reasons, key_bytes, memory, pass_seconds, target, machine.
     """
     return {
         "model": {
@@ -52,7 +56,8 @@ def write_report(
             "prologue": [step.op for step in imported.prologue],
             "epilogue": [step.op for step in imported.epilogue],
         },
-        "depth": circuit_depth(scaled.graph),
+        "bootstraps": _bootstraps(way, stages, plans),
+        "depth": signature.params.depth if stages else circuit_depth(scaled.graph),
         "parameters": {
             **signature.params.to_json(),
             "log_qp": signature.params.log_qp,
@@ -82,6 +87,21 @@ def write_report(
         "pass_seconds": dict(pass_seconds),
         "target": times.backend.value,
         "machine": times.machine,
+    }
+
+
+def _bootstraps(way: str, stages: Stages | None, plans: Mapping[str, PlanChoice]) -> Json:
+    """Say why there are bootstraps or none, how many, and in what stages."""
+    if stages is None:
+        return {"reason": way}
+    return {
+        "reason": way,
+        "stages_to_coefficients": stages.to_coefficients,
+        "stages_to_slots": stages.to_slots,
+        "count": {
+            name: sum(node.op is Op.BOOTSTRAP for node in plan.circuit.nodes)
+            for name, plan in plans.items()
+        },
     }
 
 
@@ -157,6 +177,8 @@ def _layer(node: Node) -> Json:
         facts["weights"] = sum(int(m.nnz) for m in node.matrices)
     elif isinstance(node, Polynomial):
         facts["degree"] = len(node.coefficients) - 1
+    elif isinstance(node, Fourier):
+        facts |= {"degree": node.degree, "function": node.function}
     return facts
 
 

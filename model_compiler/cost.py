@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tacit.bootstrap import Bootstrap
 from tacit.bootstrap_steps import bootstrap_by_steps
+from tacit.chebyshev import SumOfProducts
 from tacit.circuit import (
     Chebyshev,
     Circuit,
@@ -34,7 +35,6 @@ from tacit.key_levels import circuit_key_levels
 from tacit.model_compiler.bsgs import RotationCosts
 from tacit.model_compiler.coarse_costs import (
     Parts,
-    has_baby_steps,
     linear_parts,
     rotation_parts,
     weighted_sum_parts,
@@ -166,6 +166,10 @@ def rotation_costs(
     )
 
 
+_Bootstrapped = tuple[ValueType, float, Counter[str]]
+"""Result, milliseconds and operations of a bootstrap that was priced before."""
+
+
 @dataclass(slots=True)
 class CostModel:
     """An Evaluator on value types that adds up time and the constants to encode.
@@ -183,6 +187,7 @@ class CostModel:
     encoded: dict[tuple[str, ValueType], bool] = field(default_factory=dict)
     _checker: LevelChecker = field(default_factory=LevelChecker)
     _rings: dict[int, Ring] = field(default_factory=dict)
+    _bootstraps: dict[tuple[ValueType, Bootstrap, int], _Bootstrapped] = field(default_factory=dict)
 
     def add(self, a: ValueType, b: ValueType) -> ValueType:
         """Price an addition."""
@@ -243,8 +248,10 @@ class CostModel:
         """Price the backend's own way of doing it."""
         to, slots, level = combination_type(inputs), self.params.slots, inputs[0].level
         backend = self.times.backend
-        self._spend_all(linear_parts(backend, plan, slots, level))
-        extended = backend is Backend.NATIVE and has_baby_steps(plan, slots)
+        specials = len(self.params.special_moduli)
+        self._spend_all(linear_parts(backend, plan, slots, level, specials))
+        over_qp = plan.over_qp(self.params.n, level + 1, specials)
+        extended = backend is Backend.NATIVE and over_qp
         row = np.zeros(1)  # its values cost nothing, and unpacking them would
         for term in plan.terms:
             self._encode(Plain(f"{plan.diagonals}/{term.row}", row), ValueType(level), extended)
@@ -269,16 +276,49 @@ class CostModel:
     ) -> ValueType:
         """Price the default decomposition."""
         name = polynomial.coefficients
-        return chebyshev_by_powers(self, a, constants[name], key=name)
+        return chebyshev_by_powers(self, a, constants[name], key=name, fused=self._fused)
+
+    def sum_of_products(
+        self,
+        level: int,
+        pairs: Sequence[tuple[ValueType, ValueType, int]],
+        scaled: Sequence[tuple[ValueType, float | complex]],
+        addend: ValueType | None,
+    ) -> ValueType:
+        """Price what the native engine adds up with one relinearisation."""
+        products = sum(times for _, _, times in pairs)
+        self._spend_all(
+            Counter(
+                {
+                    ("multiply", level): int(products > 0),
+                    ("add", level): 2 * max(0, products - 1) + (addend is not None),
+                    ("multiply_scalar", level): len(scaled),
+                }
+            )
+        )
+        return ValueType(level, 2)
 
     def bootstrap(
         self, a: ValueType, plan: Bootstrap, constants: Mapping[str, Floats]
     ) -> ValueType:
         """Price its steps."""
         series = constants[plan.series]
-        return bootstrap_by_steps(
-            self, a, plan, series, self.params, lambda _, level: ValueType(level)
+        key = (a, replace(plan, series=""), len(series[0]))
+        if key in self._bootstraps:
+            result, spent, operations = self._bootstraps[key]
+            self.milliseconds += spent
+            self.operations += operations
+            return result
+        spent, operations = self.milliseconds, self.operations.copy()
+        result = bootstrap_by_steps(
+            self, a, plan, series, self.params, lambda _, level: ValueType(level), self._fused
         )
+        self._bootstraps[key] = (
+            result,
+            self.milliseconds - spent,
+            self.operations - operations,
+        )
+        return result
 
     def type_of(self, a: ValueType) -> ValueType:
         """Return the value itself."""
@@ -306,6 +346,10 @@ class CostModel:
             operation = "encode_extended" if extended else "encode"
             spent += self.times.milliseconds(self._ring(at.level), operation)
         return spent / 1e3
+
+    @property
+    def _fused(self) -> SumOfProducts[ValueType] | None:
+        return self.sum_of_products if self.times.backend is Backend.NATIVE else None
 
     def _spend_all(self, parts: Parts) -> None:
         for (operation, level), count in parts.items():

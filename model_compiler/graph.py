@@ -1,9 +1,10 @@
-"""The tensor graph: what a model computes on one row, with four kinds of node.
+"""The tensor graph: what a model computes on one row, with five kinds of node.
 
 Every tensor is held flat, in C order, without the batch axis. Every linear ONNX operator is an
 `Affine` node (a sparse matrix per input and a bias), so later passes know one linear rule, not
 thirty. Activations start as named real functions and become `Polynomial` nodes in the approximation
-pass. `evaluate` is the executable meaning of a graph.
+pass, or `Fourier` nodes where they are applied by bootstrapping. `evaluate` is the executable
+meaning of a graph.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from scipy.sparse import csr_array
 
 from tacit.clear_steps import ClearStep
 from tacit.errors import CircuitError
+from tacit.fourier import evaluate_series
 from tacit.model_compiler.functions import real_function
 
 Floats = NDArray[np.float64]
@@ -98,7 +100,38 @@ class Product:
         return (self.left, self.right)
 
 
-Node = Affine | Activation | Polynomial | Product
+@dataclass(frozen=True, slots=True, eq=False)
+class Fourier:
+    """output = series((input - center) / (2 half_width)), element by element: one bootstrap.
+
+    The input lies in [center - half_width, center + half_width]; beyond, the series continues, and
+    repeats after its period. After scaling every node has center 0 and half_width 1/2.
+
+    Attributes:
+        series: shape (2, degree + 1), see `tacit.fourier.fit_series`; its period is `PERIOD`.
+        function: name of what it stands for; "identity" where it only refreshes.
+    """
+
+    output: str
+    input: str
+    series: Floats
+    center: float
+    half_width: float
+    origin: str
+    function: str
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Tensors read."""
+        return (self.input,)
+
+    @property
+    def degree(self) -> int:
+        """Number of harmonics."""
+        return int(self.series.shape[1]) - 1
+
+
+Node = Affine | Activation | Polynomial | Product | Fourier
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -185,6 +218,9 @@ def apply_node(node: Node, values: Mapping[str, Floats]) -> Floats:
             return np.asarray(chebyshev.chebval(argument, node.coefficients))
         case Product():
             return values[node.left] * values[node.right]
+        case Fourier():
+            argument = (values[node.input] - node.center) / (2.0 * node.half_width)
+            return evaluate_series(node.series, argument)
 
 
 # From so many entries on, and this share of all places, multiplying by zeros is faster.

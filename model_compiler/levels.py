@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tacit.bootstrap import Bootstrap
 from tacit.circuit import Chebyshev, Circuit, LinearPlan, Plain, ValueType, WeightedSumPlan, execute
-from tacit.decompose import chebyshev_by_powers, linear_by_rotations
+from tacit.decompose import chebyshev_by_powers
 from tacit.errors import CircuitError
 from tacit.fourier import complex_series
 from tacit.type_rules import (
@@ -73,8 +73,8 @@ class LevelChecker:
     def linear(
         self, inputs: Sequence[ValueType], plan: LinearPlan, constants: Mapping[str, Floats]
     ) -> list[ValueType]:
-        """Run the default decomposition."""
-        return linear_by_rotations(self, inputs, plan, constants)
+        """Take equal degree-1 types one level down; folds and a bias keep the type."""
+        return [combination_type(inputs)] * plan.outputs
 
     def weighted_sum(
         self, inputs: Sequence[ValueType], plan: WeightedSumPlan, constants: Mapping[str, Floats]

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tacit.bootstrap import Bootstrap, stage_groups, stage_steps
 from tacit.circuit import Circuit, WeightedSumPlan
 from tacit.evaluation_keys import full_key, keys_bytes
 from tacit.model_compiler.cost import CostModel, execute_types
@@ -28,6 +29,9 @@ Floats = NDArray[np.float64]
 # Python's objects of a served model and of its first request; question `memory` of `bench` found
 # 0.6 to 1.9 MB for eight models beside what is accounted for here.
 OBJECT_BYTES = 1_200_000
+# What a worker keeps of encoded constants, by default, and what it encodes at a time of others.
+CONSTANT_BYTES = 1 << 30
+GROUP_BYTES = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +62,12 @@ class PlanMemory:
     Attributes:
         input_bytes: input ciphertexts in memory; input_frame_bytes: on the wire.
         output_bytes: answers in memory; output_frame_bytes: on the wire.
-        encoded_bytes: constants, encoded once for all customers.
-        value_bytes: the same constants as numbers, as the artifact holds them.
+        encoded_bytes: constants, encoded once for all customers, if all of them are kept.
+        kept_bytes: those of them that a worker keeps, by default.
+        value_bytes: the same constants as numbers, as the artifact holds them, and bootstraps'
+            matrices.
         working_bytes: intermediate ciphertexts and working arrays, kept between evaluations.
+        passing_bytes: constants that are encoded when they are needed, the most at a time.
     """
 
     input_bytes: int
@@ -68,14 +75,16 @@ class PlanMemory:
     output_bytes: int
     output_frame_bytes: int
     encoded_bytes: int
+    kept_bytes: int
     value_bytes: int
     working_bytes: int
+    passing_bytes: int
 
     @property
     def resident_bytes(self) -> int:
         """Memory of an evaluation beside keys and tables, its frames included."""
         frames = self.input_frame_bytes + self.output_frame_bytes
-        constants = self.encoded_bytes + self.value_bytes
+        constants = self.kept_bytes + self.value_bytes + self.passing_bytes
         return self.input_bytes + frames + constants + self.working_bytes
 
 
@@ -100,8 +109,23 @@ def table_bytes(params: CryptoParams) -> int:
     return params.n * (32 * primes + 8 * len(params.moduli)) + params.slots * 24
 
 
-def plan_memory(circuit: Circuit, params: CryptoParams, plan: Plan) -> PlanMemory:
-    """Account for one plan."""
+def plan_memory(
+    circuit: Circuit,
+    params: CryptoParams,
+    plan: Plan,
+    *,
+    constant_bytes: int = CONSTANT_BYTES,
+    threads: int = 1,
+) -> PlanMemory:
+    """Account for one plan.
+
+    Args:
+        circuit: of the plan.
+        params: of the circuit.
+        plan: its inputs and outputs.
+        constant_bytes: encoded constants that a worker may keep.
+        threads: that share an operation.
+    """
     model = CostModel(params, MachineTimes(Backend.NATIVE, {}, ""))
     execute_types(circuit, model)
     sums = [
@@ -109,14 +133,19 @@ def plan_memory(circuit: Circuit, params: CryptoParams, plan: Plan) -> PlanMemor
         for node in circuit.nodes
         if isinstance(node.attribute, WeightedSumPlan)
     ]
+    encoded = model.plaintext_bytes + sum(_scalar_bytes(*each) for each in sums)
+    beyond = max(0, encoded - constant_bytes)
     return PlanMemory(
         input_bytes=_limb_bytes(params, plan.inputs),
         input_frame_bytes=_frame_bytes(params, plan.inputs, Packing.BITS),
         output_bytes=_limb_bytes(params, plan.outputs),
         output_frame_bytes=_frame_bytes(params, plan.outputs, Packing.RAW),
-        encoded_bytes=model.plaintext_bytes + sum(_scalar_bytes(*each) for each in sums),
-        value_bytes=sum(values.nbytes for values in circuit.constants.values()),
-        working_bytes=pool_bytes(circuit, params),
+        encoded_bytes=encoded,
+        kept_bytes=encoded - beyond,
+        value_bytes=sum(values.nbytes for values in circuit.constants.values())
+        + _matrix_bytes(circuit),
+        working_bytes=pool_bytes(circuit, params, threads),
+        passing_bytes=min(beyond, GROUP_BYTES),
     )
 
 
@@ -146,6 +175,22 @@ def _facts(signature: Signature, memory: PlanMemory) -> dict[str, int]:
         "resident_bytes": memory.resident_bytes,
         "process_bytes": process_bytes(signature, memory),
     }
+
+
+def _matrix_bytes(circuit: Circuit) -> int:
+    """Return what the bootstraps' matrices take as complex numbers, of all slots."""
+    plans = {
+        (plan.log_slots, plan.to_coefficients, plan.to_slots, plan.period, plan.level): plan
+        for node in circuit.nodes
+        if isinstance(plan := node.attribute, Bootstrap)
+    }
+    rows = sum(
+        len(stage_steps(plan.log_slots, group))
+        for plan in plans.values()
+        for stages in (plan.to_coefficients, plan.to_slots)
+        for group in stage_groups(plan.log_slots, stages)
+    )
+    return 16 * circuit.slots * rows
 
 
 def _scalar_bytes(limbs: int, weights: Floats) -> int:

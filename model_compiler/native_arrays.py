@@ -1,8 +1,8 @@
 """Which arrays the native engine holds while it runs a circuit: its own steps, on sizes alone.
 
 Every step takes and gives back what the engine's does, in the same order, so that the account ends
-where the engine's pool does: memory is kept by size and lent again, and the most that was ever held
-is what a process needs. `tests/model_compiler/test_memory.py` compares the two.
+where the engine's pool does: memory is kept and lent again, and the most that was ever held is what
+a process needs. `tests/model_compiler/test_memory.py` compares the two.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from tacit.bootstrap import Bootstrap
 from tacit.bootstrap_steps import bootstrap_by_steps
 from tacit.circuit import Chebyshev, Circuit, LinearPlan, Plain, ValueType, WeightedSumPlan, execute
 from tacit.decompose import chebyshev_by_powers
-from tacit.model_compiler.coarse_costs import has_baby_steps
 from tacit.model_compiler.op_work import Ring
 from tacit.params import CryptoParams
 from tacit.type_rules import (
@@ -32,7 +31,7 @@ from tacit.type_rules import (
 Floats = NDArray[np.float64]
 
 # What the engine keeps of memory that nobody uses, by default.
-POOL_LIMIT_BYTES = 1 << 28
+POOL_LIMIT_BYTES = 1 << 29
 
 
 @dataclass(slots=True)
@@ -53,7 +52,9 @@ class Pool:
     def lend(self, *shape: int) -> Lease:
         """Take an array."""
         rows = int(np.prod(shape))
-        if self._free[rows]:
+        fitting = [size for size, count in self._free.items() if count and rows <= size <= 2 * rows]
+        if fitting:
+            rows = min(fitting)
             self._free[rows] -= 1
             self._kept -= rows
         else:
@@ -62,7 +63,7 @@ class Pool:
         return Lease(self, rows)
 
     def take_back(self, rows: int) -> None:
-        """Keep an array for the next of its size, within the limit."""
+        """Keep an array for the next of half its size or more, within the limit."""
         if self._kept + rows <= self.limit_rows:
             self._free[rows] += 1
             self._kept += rows
@@ -91,20 +92,28 @@ class Held:
     array: Lease | None
 
 
-def pool_bytes(circuit: Circuit, params: CryptoParams) -> int:
-    """Return the most bytes that the engine's pool holds for one evaluation at a time."""
-    shadow = _Shadow(params, Pool(POOL_LIMIT_BYTES / (8 * params.n)))
+def pool_bytes(circuit: Circuit, params: CryptoParams, threads: int = 1) -> int:
+    """Return the most bytes that the engine's pool holds for one evaluation at a time.
+
+    Args:
+        circuit: what is evaluated.
+        params: of the circuit.
+        threads: that share its operations.
+    """
+    shadow = _Shadow(params, Pool(POOL_LIMIT_BYTES / (8 * params.n)), threads)
     inputs = [Held(circuit.types[value], None) for value in circuit.inputs]
-    outputs = execute(circuit, inputs, shadow)
-    del outputs
+    for _ in range(2):  # the second may find memory of other sizes than the first did
+        outputs = execute(circuit, inputs, shadow)
+        del outputs
     return 8 * params.n * shadow.pool.peak_rows
 
 
 class _Kernels:
     """The arrays that `tacit.kernels.cpu_kernels` takes, for one ciphertext at a time."""
 
-    def __init__(self, params: CryptoParams, pool: Pool) -> None:
+    def __init__(self, params: CryptoParams, pool: Pool, threads: int) -> None:
         self.lend = pool.lend
+        self._threads = threads
         self.rings = [Ring.at_level(params, level) for level in range(params.depth + 1)]
 
     def rescale(self, limbs: int) -> Lease:
@@ -117,10 +126,16 @@ class _Kernels:
         self.lend(ring.limbs)
         return digits
 
-    def switch(self, ring: Ring) -> tuple[Lease, Lease]:
-        digits, out = self.lend(ring.digits, ring.rows), self.lend(2, ring.rows)
-        self.lend(ring.limbs)
-        return out, digits
+    def switched(
+        self, ring: Ring, *, digits: bool = False, turned: bool = False, into: Lease | None = None
+    ) -> Lease:
+        """Take what a product with keys takes; `digits`: they are there already."""
+        out = self.lend(2, ring.rows) if into is None else into
+        if not digits:
+            self.lend(ring.limbs + self._threads * (ring.digits + 2))
+        elif turned:
+            self.lend(2 * self._threads)
+        return out
 
     def mod_down(self, ring: Ring, components: int = 2, *, moved: bool = False) -> Lease:
         held = [self.lend(2, ring.rows), self.lend(ring.limbs)] if moved else []
@@ -132,11 +147,11 @@ class _Kernels:
 class _Shadow:
     """An Evaluator that takes the arrays that `NativeEvaluator` takes."""
 
-    def __init__(self, params: CryptoParams, pool: Pool) -> None:
+    def __init__(self, params: CryptoParams, pool: Pool, threads: int) -> None:
         self.pool = pool
         self._params = params
         self._slots = params.slots
-        self._kernels = _Kernels(params, pool)
+        self._kernels = _Kernels(params, pool, threads)
 
     def add(self, a: Held, b: Held) -> Held:
         return Held(sum_type(a.type, b.type), self._like(a))
@@ -157,22 +172,43 @@ class _Shadow:
         to = product_type(a.type, b.type)
         ring = self._kernels.rings[to.level]
         product = self.pool.lend(3, ring.limbs)
-        switched = self._kernels.switch(ring)
+        switched = self._kernels.switched(ring)
         made = self._kernels.mod_down(ring)
         del product, switched
         return Held(to, made)
+
+    def sum_of_products(
+        self,
+        level: int,
+        pairs: Sequence[tuple[Held, Held, int]],
+        scaled: Sequence[tuple[Held, float | complex]],
+        addend: Held | None,
+    ) -> Held:
+        ring, lend = self._kernels.rings[level], self.pool.lend
+        total = None if addend is None else addend.array
+        if scaled:
+            made = lend(2, ring.limbs)
+            total = made if addend is None else lend(2, ring.limbs)
+        if not pairs:
+            return Held(ValueType(level, 2), total)
+        held = [lend(3, ring.limbs), self._kernels.switched(ring)]
+        if scaled or addend is not None:
+            held += [lend(ring.limbs), lend(ring.limbs)]
+        down = self._kernels.mod_down(ring)
+        held.clear()
+        return Held(ValueType(level, 2), down)
 
     def rotate(self, a: Held, steps: int) -> Held:
         return self.rotate_many(a, (steps,))[0]
 
     def rotate_many(self, a: Held, steps: Sequence[int]) -> list[Held]:
         ring, kernels = self._kernels.rings[a.type.level], self._kernels
-        digits, products, rotated = None, [], {0: a}
-        for step in dict.fromkeys(step % self._slots for step in steps if step % self._slots):
-            if digits is None:
-                product, digits = kernels.switch(ring)
-            else:
-                product = self.pool.lend(2, ring.rows)
+        moving = dict.fromkeys(step % self._slots for step in steps if step % self._slots)
+        digits = kernels.mod_up(ring) if len(moving) > 1 else None
+        products: list[Lease] = []
+        rotated = {0: a}
+        for step in moving:
+            product = kernels.switched(ring, digits=digits is not None)
             products = [product]  # the one before is given back only now
             rotated[step] = Held(a.type, kernels.mod_down(ring, moved=True))
         del digits, products
@@ -212,7 +248,7 @@ class _Shadow:
 
     def chebyshev(self, a: Held, polynomial: Chebyshev, constants: Mapping[str, Floats]) -> Held:
         name = polynomial.coefficients
-        return chebyshev_by_powers(self, a, constants[name], key=name)
+        return chebyshev_by_powers(self, a, constants[name], key=name, fused=self.sum_of_products)
 
     def bootstrap(self, a: Held, plan: Bootstrap, constants: Mapping[str, Floats]) -> Held:
         return bootstrap_by_steps(
@@ -222,6 +258,7 @@ class _Shadow:
             constants[plan.series],
             self._params,
             lambda _, level: Held(ValueType(level), None),
+            self.sum_of_products,
         )
 
     def type_of(self, a: Held) -> ValueType:
@@ -235,30 +272,30 @@ class _Shadow:
             return self.add(a, self.rotate(a, steps[0]))
         ring, lend = self._kernels.rings[a.type.level], self.pool.lend
         held = [lend(2, ring.rows), lend(ring.limbs), self._kernels.mod_up(ring)]
-        held += [lend(2, ring.rows), lend(2, ring.rows)][: len(steps)]  # a product and the next
+        self._kernels.switched(ring, digits=True, turned=True, into=held[0])
         made = self._kernels.mod_down(ring)
         held.clear()
         return Held(a.type, made)
 
     def _diagonals(self, ring: Ring, plan: LinearPlan) -> list[Lease]:
-        extended = has_baby_steps(plan, self._slots)
-        rotated = self._rotated(ring, plan) if extended else []
+        extended = plan.over_qp(self._params.n, ring.limbs, ring.specials)
+        rotated = self._rotated(ring, plan, extended)
         made = [self._output(ring, plan, output, extended) for output in range(plan.outputs)]
         rotated.clear()
         return made
 
-    def _rotated(self, ring: Ring, plan: LinearPlan) -> list[Lease]:
-        lend, kept, digits = self.pool.lend, [], None
-        product: Lease | None = None
+    def _rotated(self, ring: Ring, plan: LinearPlan, extended: bool) -> list[Lease]:
+        lend, kept, kernels = self.pool.lend, [], self._kernels
         for index in range(1 + max(term.input for term in plan.terms)):
             steps = {step % self._slots for step in plan.baby_steps(index)}
-            unmoved, digits = lend(2, ring.rows), None
-            kept += [unmoved] if 0 in steps else []
+            unmoved, digits, product = lend(2, ring.rows) if extended else None, None, None
+            kept += [unmoved] if 0 in steps and unmoved is not None else []
+            if len(steps - {0}) > 1:
+                digits = kernels.mod_up(ring)
             for _ in steps - {0}:
-                digits = self._kernels.mod_up(ring) if digits is None else digits
-                product = lend(2, ring.rows)
-                kept.append(lend(2, ring.rows))
-        del digits, product
+                product = kernels.switched(ring, digits=digits is not None, turned=extended)
+                kept.append(product if extended else kernels.mod_down(ring, moved=True))
+            del unmoved, digits, product
         return kept
 
     def _output(self, ring: Ring, plan: LinearPlan, output: int, extended: bool) -> Lease:
@@ -294,7 +331,6 @@ class _Shadow:
 
     def _giant(self, ring: Ring, extended: bool, total: Lease | None) -> Lease:
         second = self._kernels.mod_down(ring, 1) if extended else self.pool.lend(ring.limbs)
-        switched = self._kernels.switch(ring)
-        made = self.pool.lend(2, ring.rows) if total is None else total
-        del second, switched
+        made = self._kernels.switched(ring, turned=True, into=total)
+        del second
         return made

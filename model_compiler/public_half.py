@@ -106,7 +106,7 @@ def _output_spec(name: str, scaled: ScaledGraph, plan: PlanChoice) -> TensorSpec
         offset=placement.offset,
         low=placement.offset - placement.scale,
         high=placement.offset + placement.scale,
-        level=0,
+        level=plan.lowered.output_level,
     )
 
 

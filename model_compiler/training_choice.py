@@ -16,7 +16,7 @@ from tacit.bootstrap_levels import bootstrap_depth, bootstrap_deviation
 from tacit.errors import LevelError, ParameterError, SecurityError
 from tacit.evaluation_keys import needed_keys
 from tacit.fourier import evaluate_series, fit_series
-from tacit.model_compiler.bootstrap import secure_bootstrap_params
+from tacit.model_compiler.bootstrap import parameters_for
 from tacit.model_compiler.choose_params import secure_params
 from tacit.model_compiler.cost import predict
 from tacit.model_compiler.op_times import MachineTimes, reference_times
@@ -199,7 +199,7 @@ def _scaled(
     digits: set[int] = set()
     for log_scale in _SCALES:
         try:
-            params = secure_bootstrap_params(log_n, refresh.plan, _HARMONICS, log_scale)
+            params = parameters_for(log_n, refresh.plan, _HARMONICS, log_scale)
         except SecurityError:
             continue
         if params.dnum in digits or params.dnum > _MOST_DIGITS:

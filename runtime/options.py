@@ -28,8 +28,9 @@ class WorkerLimits:
         idle_seconds: a worker that did nothing for so long stops.
         start_seconds: how long a worker may take to load keys ahead of a request.
         grace_seconds: how long a worker may go on with an abandoned request before it is killed.
-        threads: batches that one worker evaluates at the same time; 0 takes all cores for a worker
-            that runs several jobs, and its share of them for one that runs a single one.
+        threads: batches that one worker evaluates at the same time, or threads that share the
+            operations of fewer batches; 0 takes all cores for a worker that runs several jobs, and
+            its share of them for one that runs a single one.
         warm_start: start a worker and load keys and model as soon as a key set is complete, or
             while a request still arrives, instead of when it runs.
         backend: what computes on ciphertexts; None for the default of this machine.

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TypeVar
 
 from tacit import wire
@@ -227,8 +228,9 @@ class Session:
             WireError: a frame is not a key of this model.
             UnusableEnvironmentError: the backend cannot be used here.
         """
-        opened = open_backend(choose_backend(backend).name)
-        keys = load_session_keys(opened, model, key_frames)
+        sharing = 1 if threads is None else threads._max_workers
+        opened = open_backend(choose_backend(backend).name, threads=sharing)
+        keys = load_session_keys(opened, model, key_frames, threads)
         return cls(LoadedModel(model, opened, joined), keys, threads)
 
     def with_threads(self, threads: ThreadPoolExecutor | None) -> Session:
@@ -258,23 +260,35 @@ class Session:
         return result
 
 
-def load_session_keys(backend: Backend, model: Artifact, key_frames: Iterable[Frame]) -> LoadedKeys:
+def load_session_keys(
+    backend: Backend,
+    model: Artifact,
+    key_frames: Iterable[Frame],
+    threads: ThreadPoolExecutor | None = None,
+) -> LoadedKeys:
     """Check key frames and load them into a backend.
+
+    Args:
+        backend: computes.
+        model: whose keys they are.
+        key_frames: all that the model needs; memory mapped files are read once or twice, and no
+            copy of them is kept.
+        threads: check the frames.
 
     Raises:
         WireError: a frame is not a key of this model.
     """
     signature = model.signature
     frames = list(key_frames)
-    digests = [hashlib.sha256(frame).digest() for frame in frames]
-    key_id = wire.key_id(signature.params.digest, digests)
-    expected = key_expectation(signature)
+    each = map if threads is None else threads.map
+    key_id = wire.key_id(signature.params.digest, list(each(_digest, frames)))
+    expected = repeat(key_expectation(signature))
+    keys: Iterator[wire.EvaluationKey] = each(wire.decode_evaluation_key, frames, expected)
+    return backend.load_keys(signature.params, key_id, keys)
 
-    def keys() -> Iterator[wire.EvaluationKey]:
-        for frame in frames:
-            yield wire.decode_evaluation_key(frame, expected)
 
-    return backend.load_keys(signature.params, key_id, keys())
+def _digest(frame: Frame) -> bytes:
+    return hashlib.sha256(frame).digest()
 
 
 def _each(

@@ -89,7 +89,9 @@ class WorkerEngine:
             UnusableEnvironmentError: it cannot be used here.
         """
         threads = settings.threads
-        self._backend = open_backend(settings.backend, constant_bytes=settings.constant_bytes)
+        self._backend = open_backend(
+            settings.backend, threads=threads, constant_bytes=settings.constant_bytes
+        )
         self._pool = ThreadPoolExecutor(threads, "tacit-evaluate") if threads > 1 else None
         self._settings = settings
         self._owners = LoadedOwners(settings.key_bytes)
@@ -189,7 +191,7 @@ class WorkerEngine:
     def _load_keys(self, place: KeyPlace, model: Artifact) -> LoadedKeys:
         try:
             frames = [_mapped(path) for path in place.frames]
-            keys = load_session_keys(self._backend, model, frames)
+            keys = load_session_keys(self._backend, model, frames, self._pool)
         except WireError as error:  # they were checked when they came
             raise DamagedKeysError("a stored evaluation key is damaged") from error
         if keys.key_id.hex() != place.owner.key_id:

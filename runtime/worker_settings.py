@@ -19,7 +19,8 @@ class WorkerSettings:
 
     Attributes:
         backend: what computes.
-        threads: batches that it evaluates at the same time.
+        threads: batches that it evaluates at the same time; where there are fewer, they share
+            the limbs of their operations among the threads.
         key_bytes: evaluation keys it may hold; the owner unused longest goes first.
         constant_bytes: encoded constants it may hold.
         memory_bytes: of the whole process, beyond which allocations fail; 0 for no limit.

@@ -7,7 +7,7 @@ using namespace tacit;
 
 namespace {
 
-constexpr size_t kPiece = 512;  // coefficients whose sources stay in the first cache
+constexpr size_t kPiece = 512;  // coefficients of a sum that stay in the first cache
 constexpr uint32_t kMostRows = 128;
 
 uint32_t modulus_of(const tacit_basis &basis, uint32_t row) {
@@ -28,100 +28,166 @@ bool owns(const tacit_basis &basis, uint32_t digit, uint32_t row) {
     return row < basis.limbs && row / basis.alpha == digit;
 }
 
-// Call f(start, length) for pieces of the coefficients of all entries of a batch.
-template <class F>
-void each_piece(const tacit_ring *ring, uint32_t batch, const F &f) {
-    const size_t length = ring->n < kPiece ? ring->n : kPiece;
-    ring->pool->each(static_cast<uint32_t>(batch * (ring->n / length)),
-                     [&](uint32_t i) { f(i * length, length); });
-}
-
-// One piece of one digit, in all rows but its own; rows are `stride` words long.
-void extend_piece(const tacit_ring &ring, const tacit_basis &basis, uint32_t digit, size_t stride,
-                  size_t start, size_t length, const u64 *coefficients, u64 *target) {
+// Digit `digit` in one row that is not its own, NTT form; `target` has one row. The extension of a
+// whole row stays in the second cache for its transform.
+void extend_row(const tacit_ring &ring, const tacit_basis &basis, uint32_t batch, uint32_t digit,
+                uint32_t row, const u64 *coefficients, u64 *target) {
     const uint32_t first = digit * basis.alpha, left = basis.limbs - first;
     const uint32_t count = left < basis.alpha ? left : basis.alpha;
     const uint32_t rows = basis.limbs + basis.specials;
     const bool wide = any_wide(&ring, first, count);
+    const size_t n = ring.n, stride = batch * n;
+    const Modulus &m = ring.moduli[modulus_of(basis, row)];
     const u64 *sources[kMostRows];
+    u64 weights[kMostRows];
     for (uint32_t t = 0; t < count; ++t)
-        sources[t] = coefficients + (first + t) * stride + start;
-    for (uint32_t row = 0; row < rows; ++row) {
-        if (owns(basis, digit, row)) continue;
-        const Modulus &m = ring.moduli[modulus_of(basis, row)];
-        u64 weights[kMostRows];
-        for (uint32_t t = 0; t < count; ++t)
-            weights[t] = basis.up_factor[size_t(first + t) * rows + row];
-        m.kernels->combine(m, length, count, sources, weights, wide,
-                           target + row * stride + start);
+        weights[t] = basis.up_factor[size_t(first + t) * rows + row];
+    for (size_t at = 0; at < stride; at += n) {
+        for (uint32_t t = 0; t < count; ++t) sources[t] = coefficients + (first + t) * stride + at;
+        m.kernels->combine(m, n, count, sources, weights, wide, target + at);
+        m.kernels->forward(m, target + at);
     }
 }
 
-// One row of both halves of the sum over digits of digit times key, piece by piece, so that the
-// key's piece is read once for neighbours that share it, and the digits' once for both halves.
-void product_row(const tacit_ring &ring, const tacit_basis &basis, uint32_t batch, uint32_t row,
-                 const u64 *a, const u64 *digits, const u64 *const *keys, uint32_t dnum,
-                 uint32_t key_limbs, u64 *out) {
-    const size_t n = ring.n, stride = batch * n, piece = n < kPiece ? n : kPiece;
-    const uint32_t rows = basis.limbs + basis.specials;
-    const uint32_t key_rows = key_limbs + basis.specials;
-    const uint32_t key_row = row < basis.limbs ? row : key_limbs + row - basis.limbs;
-    const uint32_t count = digits_of(basis);
-    const Modulus &m = ring.moduli[modulus_of(basis, row)];
-    const u64 *x[kMostRows], *y[kMostRows];
-    for (size_t start = 0; start < n; start += piece)
-        for (uint32_t entry = 0; entry < batch; ++entry) {
-            const size_t at = row * stride + entry * n + start;
-            for (uint32_t d = 0; d < count; ++d)
-                x[d] = owns(basis, d, row) ? a + at : digits + size_t(d) * rows * stride + at;
-            for (uint32_t part = 0; part < 2; ++part) {
-                for (uint32_t d = 0; d < count; ++d)
-                    y[d] = keys[entry] + ((size_t(part) * dnum + d) * key_rows + key_row) * n + start;
-                m.kernels->dot(m, piece, count, x, y, out + size_t(part) * rows * stride + at);
-            }
-        }
+// Coefficients of each limb times (D / q_i)^-1, to scratch.
+void lift_digits(const tacit_ring &ring, const tacit_basis &basis, uint32_t batch, const u64 *a,
+                 u64 *scratch) {
+    const size_t n = ring.n;
+    ring.pool->each(basis.limbs * batch, Pool::kTransform * n, [&](uint32_t i) {
+        const uint32_t row = i / batch;
+        const Modulus &m = ring.moduli[row];
+        u64 *x = scratch + i * n;
+        std::copy_n(a + i * n, n, x);
+        m.kernels->inverse(m, x);
+        m.kernels->scale(m, n, x, nullptr, nullptr, make_factor(basis.up_inverse[row], m.q), x);
+    });
 }
+
+// Keys of the entries of a batch, and what becomes of their product with digits.
+struct Product {
+    const tacit_ring &ring;
+    const tacit_basis &basis;
+    const uint32_t batch, rows;
+    const u64 *const *keys;
+    const uint32_t dnum, key_limbs;
+    const tacit_turn *turn;
+    u64 *out;
+    u64 orders[8][8];
+
+    Product(const tacit_ring *r, const tacit_basis *b, uint32_t entries, const u64 *const *k,
+            uint32_t digits_of_keys, uint32_t limbs_of_keys, const tacit_turn *t, u64 *target)
+        : ring(*r), basis(*b), batch(entries), rows(b->limbs + b->specials), keys(k),
+          dnum(digits_of_keys), key_limbs(limbs_of_keys), turn(t), out(target) {
+        if (turn) galois_orders(turn->element, orders);
+    }
+
+    // One row of both halves; `digits` is the row of the first digit, the next one `distance` words
+    // on; `sums` has room for two rows.
+    void row(uint32_t row, const u64 *a, const u64 *digits, size_t distance, u64 *sums) const {
+        const size_t n = ring.n, stride = batch * n, half = size_t(rows) * stride;
+        u64 *target = out + row * stride;
+        if (!turn) return sum(row, a, digits, distance, target, half);
+        sum(row, a, digits, distance, sums, stride);
+        const Modulus &m = ring.moduli[modulus_of(basis, row)];
+        for (size_t at = 0; at < stride; at += n) {
+            const u64 *plus = row < turn->plus_rows ? turn->plus + row * stride + at : nullptr;
+            const bool more = turn->accumulate != 0;
+            ring.permute(m, n, turn->table, orders, sums + at, plus, more, target + at);
+            ring.permute(m, n, turn->table, orders, sums + stride + at, nullptr, more,
+                         target + half + at);
+        }
+    }
+
+  private:
+    // Piece by piece, so that the key's piece is read once for neighbours that share it, and the
+    // digits' once for both halves.
+    void sum(uint32_t row, const u64 *a, const u64 *digits, size_t distance, u64 *target,
+             size_t half) const {
+        const size_t n = ring.n, piece = n < kPiece ? n : kPiece;
+        const uint32_t key_rows = key_limbs + basis.specials, count = digits_of(basis);
+        const uint32_t key_row = row < basis.limbs ? row : key_limbs + row - basis.limbs;
+        const Modulus &m = ring.moduli[modulus_of(basis, row)];
+        const u64 *x[kMostRows], *y[kMostRows];
+        for (size_t start = 0; start < n; start += piece)
+            for (uint32_t entry = 0; entry < batch; ++entry) {
+                const size_t at = entry * n + start;
+                for (uint32_t d = 0; d < count; ++d)
+                    x[d] = owns(basis, d, row) ? a + row * batch * n + at
+                                               : digits + d * distance + at;
+                for (uint32_t part = 0; part < 2; ++part) {
+                    for (uint32_t d = 0; d < count; ++d)
+                        y[d] = keys[entry] +
+                               ((size_t(part) * dnum + d) * key_rows + key_row) * n + start;
+                    m.kernels->dot(m, piece, count, x, y, target + part * half + at);
+                }
+            }
+    }
+};
 
 }  // namespace
 
 extern "C" {
 
 void tacit_mod_up(const tacit_ring *ring, const tacit_basis *basis, uint32_t batch,
-                  const uint64_t *a, uint64_t *digits, uint64_t *scratch,
-                  const uint64_t *const *keys, uint32_t dnum, uint32_t key_limbs,
-                  uint64_t *out) {
-    const size_t n = ring->n, stride = batch * n;
+                  const uint64_t *a, uint64_t *digits, uint64_t *scratch) {
+    const size_t stride = batch * ring->n;
     const uint32_t rows = basis->limbs + basis->specials, count = digits_of(*basis);
-    ring->pool->each(basis->limbs * batch, [&](uint32_t i) {
-        const uint32_t row = i / batch;
-        const Modulus &m = ring->moduli[row];
-        u64 *x = scratch + i * n;
-        std::copy_n(a + i * n, n, x);
-        m.kernels->inverse(m, x);
-        m.kernels->scale(m, n, x, nullptr, nullptr, make_factor(basis->up_inverse[row], m.q), x);
-    });
-    each_piece(ring, batch, [&](size_t start, size_t length) {
-        for (uint32_t digit = 0; digit < count; ++digit)
-            extend_piece(*ring, *basis, digit, stride, start, length, scratch,
-                         digits + size_t(digit) * rows * stride);
-    });
-    // All digits of a row together: they share its table of roots, and the key's rows follow.
-    ring->pool->each(rows, [&](uint32_t row) {
-        const Modulus &m = ring->moduli[modulus_of(*basis, row)];
-        for (uint32_t digit = 0; digit < count; ++digit) {
-            if (owns(*basis, digit, row)) continue;
-            u64 *x = digits + (size_t(digit) * rows + row) * stride;
-            for (uint32_t entry = 0; entry < batch; ++entry) m.kernels->forward(m, x + entry * n);
-        }
-        if (keys) product_row(*ring, *basis, batch, row, a, digits, keys, dnum, key_limbs, out);
+    lift_digits(*ring, *basis, batch, a, scratch);
+    // All digits of a row together: they share its table of roots.
+    ring->pool->each(rows * count, Pool::kTransform * stride, [&](uint32_t i) {
+        const uint32_t row = i / count, digit = i % count;
+        if (owns(*basis, digit, row)) return;
+        extend_row(*ring, *basis, batch, digit, row, scratch,
+                   digits + (size_t(digit) * rows + row) * stride);
     });
 }
 
 void tacit_key_product(const tacit_ring *ring, const tacit_basis *basis, uint32_t batch,
                        const uint64_t *a, const uint64_t *digits, const uint64_t *const *keys,
-                       uint32_t dnum, uint32_t key_limbs, uint64_t *out) {
-    ring->pool->each(basis->limbs + basis->specials, [&](uint32_t row) {
-        product_row(*ring, *basis, batch, row, a, digits, keys, dnum, key_limbs, out);
+                       uint32_t dnum, uint32_t key_limbs, const tacit_turn *turn,
+                       uint64_t *scratch, uint64_t *out) {
+    const Product product(ring, basis, batch, keys, dnum, key_limbs, turn, out);
+    const size_t stride = batch * ring->n;
+    const uint32_t rows = product.rows, count = digits_of(*basis);
+    ring->pool->each_slot(rows, 3 * count * stride, [&](uint32_t row, uint32_t slot) {
+        product.row(row, a, digits + row * stride, rows * stride, scratch + slot * 2 * stride);
+    });
+}
+
+void tacit_switch(const tacit_ring *ring, const tacit_basis *basis, uint32_t batch,
+                  const uint64_t *a, uint64_t *scratch, const uint64_t *const *keys, uint32_t dnum,
+                  uint32_t key_limbs, const tacit_turn *turn, uint64_t *out) {
+    const Product product(ring, basis, batch, keys, dnum, key_limbs, turn, out);
+    const size_t stride = batch * ring->n;
+    const uint32_t count = digits_of(*basis);
+    lift_digits(*ring, *basis, batch, a, scratch);
+    u64 *own = scratch + basis->limbs * stride;
+    // Digits of a row are used at once, in memory that serves the next row too.
+    const size_t words = (Pool::kTransform + 3) * count * stride;
+    ring->pool->each_slot(product.rows, words, [&](uint32_t row, uint32_t slot) {
+        u64 *digits = own + slot * (count + 2) * stride;
+        for (uint32_t digit = 0; digit < count; ++digit)
+            if (!owns(*basis, digit, row))
+                extend_row(*ring, *basis, batch, digit, row, scratch, digits + digit * stride);
+        product.row(row, a, digits, stride, digits + count * stride);
+    });
+}
+
+void tacit_extend(const tacit_ring *ring, uint32_t blocks, uint32_t batch, const uint64_t *a,
+                  uint32_t source, uint32_t rows, const uint32_t *mods, uint64_t *scratch,
+                  uint64_t *out) {
+    const size_t n = ring->n, stride = batch * n;
+    const Modulus &from = ring->moduli[source];
+    ring->pool->each(blocks * batch, Pool::kTransform * n, [&](uint32_t i) {
+        std::copy_n(a + i * n, n, scratch + i * n);
+        from.kernels->inverse(from, scratch + i * n);
+    });
+    ring->pool->each(rows * blocks * batch, Pool::kTransform * n, [&](uint32_t i) {
+        const uint32_t row = i / (blocks * batch), block = i / batch % blocks, entry = i % batch;
+        const Modulus &m = ring->modulus(mods, row);
+        u64 *target = out + (size_t(block) * rows + row) * stride + entry * n;
+        m.kernels->centre(from, m, n, scratch + block * stride + entry * n, target);
+        m.kernels->forward(m, target);
     });
 }
 
@@ -130,7 +196,7 @@ void tacit_mod_down(const tacit_ring *ring, const tacit_basis *basis, uint32_t b
                     const uint64_t *shared, uint64_t *out) {
     const size_t n = ring->n, stride = batch * n;
     const uint32_t limbs = basis->limbs, specials = basis->specials, rows = limbs + specials;
-    ring->pool->each(specials * blocks * batch, [&](uint32_t i) {
+    ring->pool->each(specials * blocks * batch, Pool::kTransform * n, [&](uint32_t i) {
         const uint32_t k = i / (blocks * batch), block = i / batch % blocks, entry = i % batch;
         const Modulus &m = ring->moduli[basis->first_special + k];
         u64 *row = x + (size_t(block) * rows + limbs + k) * stride + entry * n;
@@ -140,7 +206,7 @@ void tacit_mod_down(const tacit_ring *ring, const tacit_basis *basis, uint32_t b
     });
     const bool wide = any_wide(ring, basis->first_special, specials);
     // A row at a time, in its place in the result, so that it stays in cache to the end.
-    ring->pool->each(limbs * blocks * batch, [&](uint32_t i) {
+    ring->pool->each(limbs * blocks * batch, (Pool::kTransform + 3) * n, [&](uint32_t i) {
         const uint32_t row = i / (blocks * batch), block = i / batch % blocks, entry = i % batch;
         const Modulus &m = ring->moduli[row];
         const size_t inside = row * stride + entry * n;
@@ -166,13 +232,13 @@ void tacit_rescale(const tacit_ring *ring, const tacit_basis *basis, uint32_t bl
     const size_t n = ring->n, stride = batch * n;
     const uint32_t limbs = basis->limbs, left = limbs - 1;
     const Modulus &last = ring->moduli[left];
-    ring->pool->each(blocks * batch, [&](uint32_t i) {
+    ring->pool->each(blocks * batch, Pool::kTransform * n, [&](uint32_t i) {
         const uint32_t block = i / batch, entry = i % batch;
         u64 *row = scratch + i * n;
         std::copy_n(x + (size_t(block) * limbs + left) * stride + entry * n, n, row);
         last.kernels->inverse(last, row);
     });
-    ring->pool->each(left * blocks * batch, [&](uint32_t i) {
+    ring->pool->each(left * blocks * batch, (Pool::kTransform + 3) * n, [&](uint32_t i) {
         const uint32_t row = i / (blocks * batch), block = i / batch % blocks, entry = i % batch;
         const Modulus &m = ring->moduli[row];
         const size_t inside = row * stride + entry * n;

@@ -1,6 +1,8 @@
-// A few threads that share the rows of a call. One call at a time uses them; others, meanwhile,
-// run on their callers' own threads.
+// Threads that share the pieces of calls. Several callers may be at work at once: a call gets help
+// from idle threads as long as callers and helpers together are no more than the pool's size. So a
+// single caller has all threads, and as many callers as threads have one each, their own.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -12,7 +14,7 @@ namespace tacit {
 
 class Pool {
   public:
-    explicit Pool(uint32_t threads) {
+    explicit Pool(uint32_t threads) : threads_(threads) {
         for (uint32_t i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
     }
     ~Pool() {
@@ -26,69 +28,105 @@ class Pool {
     Pool(const Pool &) = delete;
     Pool &operator=(const Pool &) = delete;
 
-    // Call f(i) for i in 0 .. count - 1, in any order, possibly at once.
+    uint32_t threads() const { return threads_; }
+
+    // Call f(i, slot) for i in 0 .. count - 1, in any order, possibly at once. Calls at work at the
+    // same time have different slots below threads(). `words`: reads and writes of one i, roughly;
+    // a transform counts kTransform times its length. Small calls are not shared.
     template <class F>
-    void each(uint32_t count, const F &f) {
-        std::unique_lock<std::mutex> turn(turn_, std::defer_lock);
-        if (workers_.empty() || count < 2 || !turn.try_lock()) {
-            for (uint32_t i = 0; i < count; ++i) f(i);
+    void each_slot(uint32_t count, size_t words, const F &f) {
+        const Caller caller(callers_);
+        if (workers_.empty() || count < 2 || count * words < kWorthSharing ||
+            callers_.load(std::memory_order_relaxed) >= threads_) {
+            for (uint32_t i = 0; i < count; ++i) f(i, 0);
             return;
         }
-        run([](const void *g, uint32_t i) { (*static_cast<const F *>(g))(i); }, &f, count);
+        Job job([](const void *g, uint32_t i, uint32_t slot) {
+            (*static_cast<const F *>(g))(i, slot);
+        }, &f, count);
+        run(job);
     }
+
+    template <class F>
+    void each(uint32_t count, size_t words, const F &f) {
+        each_slot(count, words, [&f](uint32_t i, uint32_t) { f(i); });
+    }
+
+    static constexpr size_t kTransform = 6;
 
   private:
-    using Call = void (*)(const void *, uint32_t);
+    // About 50 microseconds: several times what it takes to wake a thread.
+    static constexpr size_t kWorthSharing = size_t(1) << 17;
 
-    void run(Call call, const void *f, uint32_t count) {
+    using Call = void (*)(const void *, uint32_t, uint32_t);
+
+    struct Caller {
+        explicit Caller(std::atomic<uint32_t> &count) : count_(count) { ++count_; }
+        ~Caller() { --count_; }
+        std::atomic<uint32_t> &count_;
+    };
+
+    struct Job {
+        Job(Call c, const void *f, uint32_t n) : call(c), argument(f), count(n) {}
+        void take(uint32_t slot) {
+            for (uint32_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;)
+                call(argument, i, slot);
+        }
+        bool open() const { return next.load(std::memory_order_relaxed) < count; }
+        const Call call;
+        const void *const argument;
+        const uint32_t count;
+        std::atomic<uint32_t> next{0};
+        uint32_t joined = 0, helpers = 0;  // ever, and at the moment
+    };
+
+    void run(Job &job) {
         {
             std::lock_guard<std::mutex> lock(mutex_);
-            call_ = call;
-            argument_ = f;
-            count_ = count;
-            next_.store(0, std::memory_order_relaxed);
-            busy_ = static_cast<uint32_t>(workers_.size());
-            ++round_;
+            jobs_.push_back(&job);
         }
-        wake_.notify_all();
-        take(call, f, count);
+        if (workers_.size() == 1 || job.count == 2)
+            wake_.notify_one();
+        else
+            wake_.notify_all();
+        job.take(0);
         std::unique_lock<std::mutex> lock(mutex_);
-        done_.wait(lock, [this] { return busy_ == 0; });
+        jobs_.erase(std::find(jobs_.begin(), jobs_.end(), &job));
+        done_.wait(lock, [&job] { return job.helpers == 0; });
     }
 
-    void take(Call call, const void *f, uint32_t count) {
-        for (;;) {
-            const uint32_t i = next_.fetch_add(1, std::memory_order_relaxed);
-            if (i >= count) return;
-            call(f, i);
-        }
+    // A job that needs help, if one more thread may be at work.
+    Job *next_job() const {
+        if (callers_.load(std::memory_order_relaxed) + helping_ >= threads_) return nullptr;
+        for (Job *job : jobs_)
+            if (job->open()) return job;
+        return nullptr;
     }
 
     void work() {
-        uint64_t seen = 0;
         std::unique_lock<std::mutex> lock(mutex_);
         for (;;) {
-            wake_.wait(lock, [&] { return stopping_ || round_ != seen; });
+            Job *job = nullptr;
+            wake_.wait(lock, [&] { return stopping_ || (job = next_job()); });
             if (stopping_) return;
-            seen = round_;
-            const Call call = call_;
-            const void *f = argument_;
-            const uint32_t count = count_;
+            ++helping_;
+            ++job->helpers;
+            const uint32_t slot = ++job->joined;  // a thread joins a job once: it leaves it empty
             lock.unlock();
-            take(call, f, count);
+            job->take(slot);
             lock.lock();
-            if (--busy_ == 0) done_.notify_one();
+            --helping_;
+            if (--job->helpers == 0) done_.notify_all();
         }
     }
 
-    std::mutex turn_, mutex_;
+    const uint32_t threads_;
+    std::mutex mutex_;
     std::condition_variable wake_, done_;
     std::vector<std::thread> workers_;
-    std::atomic<uint32_t> next_{0};
-    Call call_ = nullptr;
-    const void *argument_ = nullptr;
-    uint32_t count_ = 0, busy_ = 0;
-    uint64_t round_ = 0;
+    std::vector<Job *> jobs_;
+    std::atomic<uint32_t> callers_{0};
+    uint32_t helping_ = 0;
     bool stopping_ = false;
 };
 

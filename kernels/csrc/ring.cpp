@@ -104,12 +104,13 @@ tacit_ring *make_ring(uint32_t log_n, uint32_t count, const u64 *moduli, const u
     return ring.release();
 }
 
-// Call f(modulus, row, first coefficient, length) for each row and all entries of its batch.
+// Call f(modulus, row, first coefficient, length) for each row and all entries of its batch; `cost`
+// is that of one coefficient, see Pool.
 template <class F>
 void each_row(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t batch,
-              const F &f) {
+              const F &f, size_t cost = 1) {
     const size_t length = batch * ring->n;
-    ring->pool->each(rows, [&](uint32_t row) {
+    ring->pool->each(rows, cost * length, [&](uint32_t row) {
         f(ring->modulus(mods, row), row, row * length, length);
     });
 }
@@ -117,8 +118,8 @@ void each_row(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint3
 // Call f(modulus, row, first coefficient) for each entry of each row: all of a row, then the next.
 template <class F>
 void each_entry(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t batch,
-                const F &f) {
-    ring->pool->each(rows * batch, [&](uint32_t i) {
+                const F &f, size_t cost = 1) {
+    ring->pool->each(rows * batch, cost * ring->n, [&](uint32_t i) {
         f(ring->modulus(mods, i / batch), i / batch, i * ring->n);
     });
 }
@@ -141,6 +142,12 @@ void dot_piece(const Modulus &m, size_t length, uint32_t terms, const u64 *const
 }
 
 }  // namespace
+
+void tacit::galois_orders(u64 element, u64 orders[8][8]) {
+    for (size_t shift = 0; shift < 8; ++shift)
+        for (size_t k = 0; k < 8; ++k)
+            orders[shift][k] = reverse_bits((shift + reverse_bits(k, 3) * element) & 7, 3);
+}
 
 extern "C" {
 
@@ -181,13 +188,15 @@ void tacit_ring_free(tacit_ring *ring) { delete ring; }
 void tacit_ntt_forward(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t batch,
                        uint64_t *x) {
     each_entry(ring, rows, mods, batch,
-               [&](const Modulus &m, uint32_t, size_t at) { m.kernels->forward(m, x + at); });
+               [&](const Modulus &m, uint32_t, size_t at) { m.kernels->forward(m, x + at); },
+               Pool::kTransform);
 }
 
 void tacit_ntt_inverse(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t batch,
                        uint64_t *x) {
     each_entry(ring, rows, mods, batch,
-               [&](const Modulus &m, uint32_t, size_t at) { m.kernels->inverse(m, x + at); });
+               [&](const Modulus &m, uint32_t, size_t at) { m.kernels->inverse(m, x + at); },
+               Pool::kTransform);
 }
 
 void tacit_add(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t batch,
@@ -238,13 +247,15 @@ void tacit_dot(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint
         const size_t piece = ring->n < kPiece ? ring->n : kPiece;
         for (size_t start = at; start < at + ring->n; start += piece)
             dot_piece(m, piece, terms, a, start, b, start, out + start);
-    });
+    }, terms);
 }
 
 void tacit_dot_pairs(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t batch,
                      uint32_t outputs, const uint32_t *counts, const uint64_t *const *a,
                      const uint64_t *const *b, uint64_t *const *out) {
     const size_t n = ring->n, piece = n < kPiece ? n : kPiece;
+    size_t terms = 0;
+    for (uint32_t o = 0; o < outputs; ++o) terms += counts[o];
     // A piece of the shared rows stays in the first cache for both components and all entries.
     each_row(ring, rows, mods, batch, [&](const Modulus &m, uint32_t row, size_t at, size_t size) {
         const size_t block = rows * size;
@@ -256,40 +267,62 @@ void tacit_dot_pairs(const tacit_ring *ring, uint32_t rows, const uint32_t *mods
                         dot_piece(m, piece, counts[o], a + first, x + shift, b + first,
                                   row * n + start, out[o] + x + shift);
         }
-    });
+    }, 3 * terms);
 }
 
 void tacit_combine(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t batch,
                    uint32_t outputs, uint32_t terms, const uint64_t *const *a,
-                   const uint64_t *weights, uint64_t *const *out) {
+                   const uint64_t *weights, int halves, uint64_t *const *out) {
     constexpr uint32_t most = tacit_ring::kMostTerms;
+    const size_t n = ring->n, part = halves ? n / 2 : n, piece = part < kPiece ? part : kPiece;
     each_row(ring, rows, mods, batch, [&](const Modulus &m, uint32_t row, size_t at, size_t size) {
         const u64 *x[most];
-        const size_t piece = ring->n < kPiece ? ring->n : kPiece;
         u64 sum[kPiece];
-        for (size_t start = at; start < at + size; start += piece)
+        for (size_t start = at; start < at + size; start += piece) {
+            const size_t set = halves ? 2 * row + start / part % 2 : row;
             for (uint32_t first = 0; first < terms; first += most) {
                 const uint32_t count = terms - first < most ? terms - first : most;
                 for (uint32_t t = 0; t < count; ++t) x[t] = a[first + t] + start;
                 for (uint32_t o = 0; o < outputs; ++o) {
-                    const u64 *w = weights + (size_t(row) * outputs + o) * terms + first;
+                    const u64 *w = weights + (set * outputs + o) * terms + first;
                     u64 *target = out[o] + start;
                     m.kernels->combine(m, piece, count, x, w, false, first ? sum : target);
                     if (first) m.kernels->add(m, piece, sum, target, target);
                 }
             }
-    });
+        }
+    }, terms);
 }
 
-void tacit_tensor(const tacit_ring *ring, uint32_t rows, uint32_t batch, const uint64_t *a,
-                  const uint64_t *b, uint64_t *out) {
-    const size_t block = rows * (batch * ring->n);
+void tacit_tensor(const tacit_ring *ring, uint32_t rows, uint32_t batch, uint32_t terms,
+                  const uint64_t *const *a, const uint32_t *rows_of_a, const uint64_t *const *b,
+                  const uint32_t *rows_of_b, uint64_t *out) {
+    constexpr uint32_t most = tacit_ring::kMostTerms / 2;
+    const size_t n = ring->n, stride = batch * n, block = rows * stride;
+    const size_t piece = n < kPiece ? n : kPiece;
     each_entry(ring, rows, nullptr, batch, [&](const Modulus &m, uint32_t, size_t at) {
-        const u64 *x[2] = {a + at, a + block + at}, *y[2] = {b + block + at, b + at};
-        m.kernels->dot(m, ring->n, 1, x, y + 1, out + at);
-        m.kernels->dot(m, ring->n, 2, x, y, out + block + at);
-        m.kernels->dot(m, ring->n, 1, x + 1, y, out + 2 * block + at);
-    });
+        u64 sum[kPiece];
+        for (size_t start = at; start < at + n; start += piece)
+            for (uint32_t first = 0; first < terms; first += most) {
+                const uint32_t count = terms - first < most ? terms - first : most;
+                // a0 .. a1 .. and b1 .. b0 .., so that the middle is one sum of all.
+                const u64 *x[2 * most], *y[2 * most];
+                for (uint32_t t = 0; t < count; ++t) {
+                    x[t] = a[first + t] + start;
+                    x[count + t] = x[t] + rows_of_a[first + t] * stride;
+                    y[count + t] = b[first + t] + start;
+                    y[t] = y[count + t] + rows_of_b[first + t] * stride;
+                }
+                const auto add_up = [&](uint32_t of, const u64 **left, const u64 **right,
+                                        u64 *target) {
+                    m.kernels->dot(m, piece, of, left, right, first ? sum : target);
+                    if (first) m.kernels->add(m, piece, sum, target, target);
+                };
+                add_up(count, x, y + count, out + start);
+                add_up(2 * count, x, y, out + block + start);
+                add_up(count, x + count, y, out + 2 * block + start);
+            }
+    }, 8 * terms);
 }
 
 void tacit_galois_table(uint32_t log_n, uint64_t element, uint32_t *table) {
@@ -308,9 +341,7 @@ void tacit_automorphism(const tacit_ring *ring, uint32_t rows, const uint32_t *m
                         const uint64_t *a, uint32_t plus_rows, const uint64_t *plus,
                         int accumulate, uint64_t *out) {
     u64 orders[8][8];
-    for (size_t shift = 0; shift < 8; ++shift)
-        for (size_t k = 0; k < 8; ++k)
-            orders[shift][k] = reverse_bits((shift + reverse_bits(k, 3) * element) & 7, 3);
+    galois_orders(element, orders);
     each_entry(ring, rows, mods, batch, [&](const Modulus &m, uint32_t row, size_t at) {
         ring->permute(m, ring->n, table, orders, a + at, row < plus_rows ? plus + at : nullptr,
                       accumulate != 0, out + at);

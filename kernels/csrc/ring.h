@@ -8,6 +8,11 @@
 #include "pool.h"
 #include "tacit_kernels.h"
 
+namespace tacit {
+// The eight orders that an automorphism in NTT form may give the positions of a block of eight.
+void galois_orders(u64 element, u64 orders[8][8]);
+}  // namespace tacit
+
 struct tacit_ring {
     uint32_t log_n = 0;
     size_t n = 0;

@@ -56,13 +56,16 @@ void tacit_add_constant(const tacit_ring *ring, uint32_t rows, const uint32_t *m
 // out[row] = sum_t a[t][row] b[t][row]: pointers to the first row of each term.
 void tacit_dot(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t terms,
                const uint64_t *const *a, const uint64_t *const *b, uint64_t *out);
-// out[o][row] = sum_t a[t][row] weights[row][o][t]; the pointers are to the first rows.
+// out[o][row] = sum_t a[t][row] weights[row][o][t]; the pointers are to the first rows. With
+// `halves`, weights[row][h][o][t] for the first half of the positions, h = 0, and the second.
 void tacit_combine(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t batch,
                    uint32_t outputs, uint32_t terms, const uint64_t *const *a,
-                   const uint64_t *weights, uint64_t *const *out);
-// out[0] = a0 b0, out[1] = a0 b1 + a1 b0, out[2] = a1 b1; blocks of `rows` rows.
-void tacit_tensor(const tacit_ring *ring, uint32_t rows, uint32_t batch, const uint64_t *a,
-                  const uint64_t *b, uint64_t *out);
+                   const uint64_t *weights, int halves, uint64_t *const *out);
+// Sums over t of a[t][0] b[t][0], a[t][0] b[t][1] + a[t][1] b[t][0], a[t][1] b[t][1]: blocks of
+// `rows` rows, the second block of an operand `rows_of_a[t]` or `rows_of_b[t]` rows after the first.
+void tacit_tensor(const tacit_ring *ring, uint32_t rows, uint32_t batch, uint32_t terms,
+                  const uint64_t *const *a, const uint32_t *rows_of_a, const uint64_t *const *b,
+                  const uint32_t *rows_of_b, uint64_t *out);
 // For each output o and its counts[o] terms, which follow each other in a and b:
 // out[o] = sum_t a[t] b[t], where a[t] and out[o] are pairs of blocks of `rows` rows, b[t] one of
 // shared rows.
@@ -93,16 +96,38 @@ typedef struct {
 
 // Extend each digit of `a` (limbs rows) to QP. digits: ceil(limbs / alpha) blocks of
 // limbs + specials rows; a digit's own rows are left unwritten: they are those of `a`.
-// scratch: limbs rows. With keys, not null, also the product as tacit_key_product gives it.
+// scratch: limbs rows.
 void tacit_mod_up(const tacit_ring *ring, const tacit_basis *basis, uint32_t batch,
-                  const uint64_t *a, uint64_t *digits, uint64_t *scratch,
-                  const uint64_t *const *keys, uint32_t dnum, uint32_t key_limbs, uint64_t *out);
+                  const uint64_t *a, uint64_t *digits, uint64_t *scratch);
+
+// A permutation of a product: as tacit_automorphism, with the first `plus_rows` rows of `plus`
+// added to the first half before, and the result added to what is there, with `accumulate`.
+typedef struct {
+    const uint32_t *table;
+    uint64_t element;
+    uint32_t plus_rows;
+    const uint64_t *plus;
+    int accumulate;
+} tacit_turn;
+
 // out (2 blocks of limbs + specials rows) = sum_d digit_d keys[entry][.][d]: one key per entry of
 // the batch, of shape (2, dnum, key_limbs + specials, N), with key_limbs >= limbs and as many
 // digits as `limbs` fills, or more. Neighbours of one key share its rows.
+// With a turn, not null, permuted; scratch: 2 rows for each of the ring's threads, or null.
 void tacit_key_product(const tacit_ring *ring, const tacit_basis *basis, uint32_t batch,
                        const uint64_t *a, const uint64_t *digits, const uint64_t *const *keys,
-                       uint32_t dnum, uint32_t key_limbs, uint64_t *out);
+                       uint32_t dnum, uint32_t key_limbs, const tacit_turn *turn,
+                       uint64_t *scratch, uint64_t *out);
+// Both together, the digits being used at once and not kept. scratch: limbs rows, and for each of
+// the ring's threads ceil(limbs / alpha) + 2.
+void tacit_switch(const tacit_ring *ring, const tacit_basis *basis, uint32_t batch,
+                  const uint64_t *a, uint64_t *scratch, const uint64_t *const *keys, uint32_t dnum,
+                  uint32_t key_limbs, const tacit_turn *turn, uint64_t *out);
+// Take polynomials modulo prime `source` of the ring as integers from -q / 2 to q / 2, and reduce
+// them modulo others: `blocks` blocks of one row to blocks of `rows` rows. scratch: blocks rows.
+void tacit_extend(const tacit_ring *ring, uint32_t blocks, uint32_t batch, const uint64_t *a,
+                  uint32_t source, uint32_t rows, const uint32_t *mods, uint64_t *scratch,
+                  uint64_t *out);
 // Divide `blocks` blocks of limbs + specials rows by P, rounding as OpenFHE does (down); add the
 // limbs rows at plus[block] where that is not null, and the shared rows at `shared` if not null.
 // The special rows of x are overwritten.

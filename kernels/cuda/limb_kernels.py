@@ -257,6 +257,18 @@ class CudaKernels:
         self._pairs("tacit_tensor", a.shape[2], a.shape[1], 1, arguments)
         return out
 
+    def weighted(self, inputs: Sequence[DeviceArray], weights: Words) -> DeviceArray:
+        """Return a weighted sum of the first limbs of ciphertexts."""
+        limbs, half = len(weights), inputs[0].shape[3] // 2
+        ones = np.ones(limbs, dtype=np.uint64)
+        cut = [a if a.shape[1] == limbs else self.scale(a, ones) for a in inputs]
+        plain = np.repeat(weights[:, :, 0], half, axis=1)  # (limbs, N, terms)
+        terms = [
+            (a, self.upload(np.ascontiguousarray(plain[None, :, None, :, t])))
+            for t, a in enumerate(cut)
+        ]
+        return self.dot_pairs([terms], limbs - 1)[0]
+
     def dot_pairs(
         self,
         terms: Sequence[Sequence[tuple[DeviceArray, DeviceArray]]],
@@ -349,6 +361,67 @@ class CudaKernels:
         """Return `key_product` and the digits from `mod_up`."""
         digits = self.mod_up(a)
         return self.key_product(a, digits, keys), digits
+
+    def multiply(self, a: DeviceArray, b: DeviceArray, keys: CudaKeyTable) -> DeviceArray:
+        """Multiply ciphertexts and relinearise."""
+        product = self.tensor(a, b)
+        switched, _ = self.switch(self.part(product, 2), keys)
+        low = (self.part(product, 0), self.part(product, 1))
+        return self.mod_down(a.shape[1] - 1, switched, plus=low)
+
+    def multiply_sum(
+        self,
+        pairs: Sequence[tuple[DeviceArray, DeviceArray]],
+        keys: CudaKeyTable,
+        plus: DeviceArray | None = None,
+    ) -> DeviceArray:
+        """Multiply pairs, one after the other, and add up."""
+        total = plus
+        for a, b in pairs:
+            product = self.multiply(a, b, keys)
+            total = product if total is None else self.add(total, product)
+        assert total is not None  # there is a pair
+        return total
+
+    def switch_down(
+        self,
+        a: DeviceArray,
+        keys: Sequence[CudaKeyTable],
+        moved: Sequence[CudaGalois],
+        *,
+        plus: Sequence[DeviceArray | None] = (),
+        shared: DeviceArray | None = None,
+    ) -> list[DeviceArray]:
+        """Switch keys, move and divide by P, one after the other."""
+        digits, level = self.mod_up(a), a.shape[1] - 1
+        return [
+            self.mod_down(
+                *(level, self.key_product(a, digits, table)),
+                plus=plus,
+                moved=galois,
+                shared=shared,
+            )
+            for table, galois in zip(keys, moved, strict=True)
+        ]
+
+    def turned(
+        self,
+        a: DeviceArray,
+        keys: Sequence[CudaKeyTable],
+        moved: Sequence[CudaGalois],
+        *,
+        plus: DeviceArray | None = None,
+        into: DeviceArray | None = None,
+    ) -> list[DeviceArray]:
+        """Switch keys and move over QP, one after the other."""
+        digits, level = self.mod_up(a), a.shape[1] - 1
+        made = [
+            self.automorphism(
+                level, self.key_product(a, digits, table), galois, plus=plus, into=into
+            )
+            for table, galois in zip(keys, moved, strict=True)
+        ]
+        return made if into is None else [into]
 
     def automorphism(
         self,

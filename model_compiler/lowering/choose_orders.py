@@ -162,6 +162,7 @@ class ImageCosts:
                 min(
                     map_cost([entries], [source], target, TYPICAL_COSTS)
                     for source in self._orders(name)
+                    if _of_one_frame(source, target)
                 )
                 for name, entries in zip(drawn.node.inputs, drawn.entries, strict=True)
             ]
@@ -171,6 +172,14 @@ class ImageCosts:
     def _orders(self, name: str) -> list[Arrangement]:
         orders = candidates(self._shapes[name], self._planes, self._cells)
         return [Arrangement(_size(order), self._cells, order=order) for order in orders]
+
+
+def _of_one_frame(source: Arrangement, target: Arrangement) -> bool:
+    """Tell whether two images have rows and planes of equal length, or one lies in C order."""
+    if source.order is None or target.order is None:
+        return True
+    frames_of = [(o.row, o.plane) for o in (source.order, target.order) if not o.is_flat]
+    return len(set(frames_of)) <= 1
 
 
 def likely_widths(sources: Sequence[Arrangement], target: Arrangement) -> tuple[int, ...]:

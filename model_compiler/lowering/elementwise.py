@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tacit.bootstrap import Bootstrap
 from tacit.errors import CircuitError
 from tacit.model_compiler.builder import CircuitBuilder
-from tacit.model_compiler.graph import Polynomial
+from tacit.model_compiler.graph import Fourier, Polynomial
 from tacit.model_compiler.lowering.matrices import is_signs
 
 Floats = NDArray[np.float64]
@@ -31,6 +32,19 @@ def lower_polynomial(builder: CircuitBuilder, values: Values, node: Polynomial) 
             for v in values
         )
     return tuple(builder.chebyshev(v, node.coefficients, node.origin) for v in values)
+
+
+def lower_fourier(
+    builder: CircuitBuilder, values: Values, node: Fourier, plan: Bootstrap
+) -> Values:
+    """Bootstrap every ciphertext of values in [-1/2, 1/2].
+
+    Raises:
+        CircuitError: the series' domain is another one.
+    """
+    if node.center != 0.0 or node.half_width != 0.5:
+        raise CircuitError(f"series {node.output!r} is not on [-1/2, 1/2]: scale the graph first")
+    return tuple(builder.bootstrap(v, plan, node.series, node.origin) for v in values)
 
 
 def lower_product(builder: CircuitBuilder, left: Values, right: Values, label: str) -> Values:

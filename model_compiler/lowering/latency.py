@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tacit.bootstrap import Bootstrap
 from tacit.circuit import LinearPlan, LinearTerm
 from tacit.errors import CircuitError
 from tacit.model_compiler.bsgs import (
@@ -22,16 +23,21 @@ from tacit.model_compiler.bsgs import (
     to_diagonals,
 )
 from tacit.model_compiler.builder import CircuitBuilder, without_negligible
-from tacit.model_compiler.graph import Affine, Graph, Polynomial, Product
+from tacit.model_compiler.graph import Affine, Fourier, Graph, Polynomial, Product
 from tacit.model_compiler.lowering.arrangement import Arrangement, power_of_two_above
 from tacit.model_compiler.lowering.choose_orders import (
     Prices,
     choose_orders,
     likely_widths,
 )
-from tacit.model_compiler.lowering.depths import latency_cost, required_levels
+from tacit.model_compiler.lowering.depths import (
+    latency_cost,
+    output_level,
+    required_levels,
+)
 from tacit.model_compiler.lowering.elementwise import (
     Values,
+    lower_fourier,
     lower_polynomial,
     lower_product,
     lower_scalars,
@@ -44,6 +50,26 @@ from tacit.model_compiler.noise_course import samples_of
 
 Floats = NDArray[np.float64]
 PricesAt = Callable[[int], RotationCosts]
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """In how many stages bootstraps of a circuit turn slots to coefficients and back.
+
+    Attributes:
+        to_coefficients: first stages, one level each.
+        to_slots: stages after the modulus is raised, one level each.
+        spare: levels that the input of a bootstrap must have beyond its first stages.
+    """
+
+    to_coefficients: int = 2
+    to_slots: int = 2
+    spare: int = 0
+
+    @property
+    def entry(self) -> int:
+        """Level that the input of a bootstrap needs."""
+        return self.to_coefficients + self.spare
 
 
 @dataclass(slots=True, eq=False)
@@ -70,20 +96,23 @@ def lower_latency(
     cells: int,
     prices: PricesAt = lambda _level: RotationCosts(),
     maps: LinearMaps | None = None,
+    stages: Stages = Stages(),
 ) -> Lowered:
     """Lower a scaled graph to a circuit that works on `slots / cells` rows at once.
 
     Args:
-        graph: Affine, Polynomial (center 0, half width 1) and Product nodes.
+        graph: Affine, Polynomial (center 0, half width 1), Product and Fourier (half width 1/2)
+            nodes.
         slots: slots of a ciphertext.
         cells: cells of a ciphertext, a power of two; larger tensors take several ciphertexts.
         prices: for the split into baby and giant steps, by level.
         maps: of this graph, to share work with other lowerings of it.
+        stages: of bootstraps; all of a circuit are alike, to share keys.
 
     Raises:
         CircuitError: the graph holds another kind of node.
     """
-    return _Latency(graph, slots, cells, prices, maps or LinearMaps()).run()
+    return _Latency(graph, slots, cells, prices, maps or LinearMaps(), stages).run()
 
 
 def _tensors(graph: Graph) -> tuple[str, ...]:
@@ -92,14 +121,22 @@ def _tensors(graph: Graph) -> tuple[str, ...]:
 
 class _Latency:
     def __init__(
-        self, graph: Graph, slots: int, cells: int, prices: PricesAt, maps: LinearMaps
+        self,
+        graph: Graph,
+        slots: int,
+        cells: int,
+        prices: PricesAt,
+        maps: LinearMaps,
+        stages: Stages,
     ) -> None:
         self._graph = graph
         self._batch = slots // cells
         self._cells = cells
         self._prices = prices
         self._maps = maps
-        self._levels = required_levels(graph, latency_cost)
+        self._stages = stages
+        self._levels = required_levels(graph, latency_cost, stages.entry)
+        self._log_slots = slots.bit_length() - 1
         self._builder = CircuitBuilder(slots)
         if cells not in maps.orders:
             maps.orders[cells] = choose_orders(graph, cells, prices=maps.prices)
@@ -118,7 +155,7 @@ class _Latency:
         for node in graph.nodes:
             self._values[node.output] = self._lower(node)
         outputs = [
-            self._builder.drop(value, 0, "output")
+            self._builder.drop(value, output_level(graph), "output")
             for name in graph.outputs
             for value in self._values[name]
         ]
@@ -129,6 +166,7 @@ class _Latency:
             {n: self._arrangements[n].layout(self._batch, copies=1) for n in graph.outputs},
             {n: self._levels[n] for n in graph.inputs},
             samples_of(graph.nodes),
+            output_level(graph),
         )
 
     def _arrangement(self, name: str) -> Arrangement:
@@ -164,7 +202,17 @@ class _Latency:
             case Product():
                 left, right = self._operands(node.left, node), self._operands(node.right, node)
                 return lower_product(self._builder, left, right, node.origin)
+            case Fourier():
+                return lower_fourier(
+                    self._builder, self._values[node.input], node, self._bootstrap(node)
+                )
         raise CircuitError(f"cannot lower a {type(node).__name__}: approximate and scale it first")
+
+    def _bootstrap(self, node: Fourier) -> Bootstrap:
+        """Raise a tensor no higher than its readers need."""
+        level, stages = self._levels[node.output], self._stages
+        first, last = stages.to_coefficients, stages.to_slots
+        return Bootstrap("series", level, self._log_slots, first, last)
 
     def _operands(self, name: str, node: Affine | Polynomial | Product) -> Values:
         """Return a tensor's ciphertexts at the level the node should start from."""

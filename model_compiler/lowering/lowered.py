@@ -24,6 +24,7 @@ class Lowered:
         outputs: layout of each output, likewise.
         levels: level of each input's ciphertexts.
         samples: for some polynomials, values they read; see `noise_course.samples_of`.
+        output_level: level of all outputs.
     """
 
     circuit: Circuit
@@ -32,3 +33,4 @@ class Lowered:
     outputs: Mapping[str, Layout]
     levels: Mapping[str, int]
     samples: Mapping[bytes, Floats] = field(default_factory=dict)
+    output_level: int = 0

@@ -56,6 +56,11 @@ class Order:
         """Steps by which rotations of this tensor are likely to differ."""
         return tuple(sorted({self.row, self.gap * self.row, self.plane}))
 
+    @property
+    def is_flat(self) -> bool:
+        """Tell whether the elements lie in C order, one after the other."""
+        return self.gap == 1 and (self.row, self.plane) == (self.width, self.height * self.width)
+
     def _starts(self, channel: Ints) -> Ints:
         inner = channel % self.gap**2
         first = channel // self.gap**2 * self.plane

@@ -10,7 +10,12 @@ from tacit.model_compiler.bsgs import RotationCosts
 from tacit.model_compiler.cost import Prediction, predict, rotation_costs
 from tacit.model_compiler.graph import Graph
 from tacit.model_compiler.lowering.batch import lower_batch
-from tacit.model_compiler.lowering.latency import LinearMaps, lower_latency, smallest_cells
+from tacit.model_compiler.lowering.latency import (
+    LinearMaps,
+    Stages,
+    lower_latency,
+    smallest_cells,
+)
 from tacit.model_compiler.lowering.lowered import Lowered
 from tacit.model_compiler.noise import predicted_error
 from tacit.model_compiler.op_times import MachineTimes
@@ -32,12 +37,14 @@ class Target:
         times: prices of the machine.
         most_key_bytes: limit on the evaluation keys of one plan.
         maps: what earlier lowerings of the same graph found out.
+        stages: of bootstraps.
     """
 
     params: CryptoParams
     times: MachineTimes
     most_key_bytes: float = float("inf")
     maps: LinearMaps = field(default_factory=LinearMaps)
+    stages: Stages = field(default_factory=Stages)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,7 +147,8 @@ def _lowered_for(graph: Graph, target: Target, cells: int, key_weight: float) ->
         giant = rotation_costs(target.params, target.times, level).giant
         return rotation_costs(target.params, target.times, level, key=key_weight * giant)
 
-    lowered = lower_latency(graph, target.params.slots, cells, prices, target.maps)
+    slots, stages = target.params.slots, target.stages
+    lowered = lower_latency(graph, slots, cells, prices, target.maps, stages)
     reason = f"{lowered.batch} row(s) per ciphertext, {cells} cells each"
     if key_weight != _KEY_PRICES[0]:
         reason += f"; a key weighs {key_weight:g} rotations, to keep the limit on keys"

@@ -3,6 +3,10 @@
 max(a, b) = a + relu(b - a), in rounds. Windows are pooled axis by axis, and the width doubles from
 round to round: the greatest of k neighbours takes ceil(log2 k) rounds, and neighbouring windows
 share them. What a round computes is only what later rounds read.
+
+An increasing function before a pooling is applied after it, to fewer values. The relu of a maximum
+is the maximum with 0 among the values: where windows do not overlap they are pooled in pairs over
+all axes at once, if that saves rounds.
 """
 
 from __future__ import annotations
@@ -10,10 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from scipy.sparse import csr_array, eye_array
 
+from tacit.model_compiler.graph import Activation
 from tacit.model_compiler.onnx_ops.builder import (
     Indices,
     Value,
@@ -21,6 +27,10 @@ from tacit.model_compiler.onnx_ops.builder import (
     selection_matrix,
 )
 from tacit.model_compiler.onnx_ops.call import Call, rank_of
+
+_INCREASING: Final = frozenset(
+    {"relu", "sigmoid", "tanh", "clip", "softplus", "softsign", "erf", "atan", "asinh", "exp"}
+)
 
 
 def pooling_rules() -> dict[str, Callable[[Call], list[Value]]]:
@@ -50,9 +60,92 @@ def max_pool(call: Call) -> list[Value]:
         call.reject("the positions of the greatest values cannot be returned: drop that output")
     value = call.value(0)
     windows = _windows(call, value.shape[1:])
+    if math.prod(window.size for window in windows) == 1:
+        return [_separately(call, value, windows)]
+    before = call.builder.producer(value.tensor)
+    if not isinstance(before, Activation) or not _increases(before):
+        return [_separately(call, value, windows)]
+    inner = Value(before.input, value.shape)
+    if before.function == "relu" and _is_faster_in_pairs(windows):
+        return [_in_pairs(call, inner, windows)]
+    pooled = _separately(call, inner, windows)
+    name, origin = call.inner(before.function), f"{before.origin} + {call.origin}"
+    return [call.builder.activation(pooled, before.function, before.parameters, name, origin)]
+
+
+def _separately(call: Call, value: Value, windows: Sequence[Window]) -> Value:
     for axis, window in enumerate(windows, start=1):
         value = _pooled(call, value, axis, window, 1.0)
-    return [value]
+    return value
+
+
+def _increases(node: Activation) -> bool:
+    """Tell whether a function nowhere decreases."""
+    if node.function in ("leaky_relu", "elu", "celu", "selu"):
+        return all(parameter >= 0.0 for parameter in node.parameters)
+    if node.function == "hard_sigmoid":
+        return node.parameters[0] >= 0.0
+    return node.function in _INCREASING
+
+
+def _is_faster_in_pairs(windows: Sequence[Window]) -> bool:
+    apart = all(w.stride >= w.size and w.dilation == 1 for w in windows)
+    separate = sum(len(_shifts(window.size)) for window in windows) + 1
+    together = math.prod(window.size for window in windows) + 1
+    return apart and len(_shifts(together)) < separate
+
+
+def _in_pairs(call: Call, value: Value, windows: Sequence[Window]) -> Value:
+    """Return the greatest of each window's values and 0.
+
+    The k values of a window are k tensors, one after the other along the channels; each round
+    halves their number. An odd one is compared with 0 once, or waits.
+    """
+    taps = _taps(value.shape, windows)
+    shape, zero = taps.shape[1:], True
+    while len(taps) > 1 or zero:
+        pairs = len(taps) // 2
+        with_zero = zero and len(taps) % 2 == 1
+        left = np.concatenate([taps[: 2 * pairs : 2], taps[2 * pairs :]])
+        right = np.concatenate([taps[1 : 2 * pairs : 2], *([taps[-1:]] if with_zero else [])])
+        if with_zero:
+            left[-1] = -1
+        held = (len(left) * shape[0], *shape[1:])
+        value = _raised(call, value, left, right, held)
+        zero = zero and not with_zero
+        taps = element_numbers((len(left), *shape))
+    return value
+
+
+def _raised(
+    call: Call, value: Value, left: Indices, right: Indices, held: tuple[int, ...]
+) -> Value:
+    """Return left + relu(right - left) of the elements named; -1 stands for 0.
+
+    What is left over of `left` is taken as it is.
+    """
+    builder, channels = call.builder, held[0] // len(left)
+    first = selection_matrix(left[: len(right)].ravel(), value.size)
+    second = selection_matrix(right.ravel(), value.size)
+    shape = (len(right) * channels, *held[1:])
+    gap = builder.affine(
+        [(value, csr_array(second - first))], 0.0, shape, call.inner("gap"), call.origin
+    )
+    relu = builder.activation(gap, "relu", (), call.inner("relu"), call.origin)
+    total = selection_matrix(left.ravel(), value.size)
+    step = csr_array(eye_array(math.prod(held), relu.size))
+    output = call.inner("greatest")
+    return builder.affine([(value, total), (relu, step)], 0.0, held, output, call.origin)
+
+
+def _taps(shape: tuple[int, ...], windows: Sequence[Window]) -> Indices:
+    """Return element numbers, shape (values of a window, channels, windows along each axis)."""
+    found = element_numbers(shape)[None]
+    for axis, window in enumerate(windows, start=2):
+        starts = window.start + window.stride * np.arange(window.count)
+        places = [_inside(starts + shift, shape[axis - 1]) for shift in range(window.size)]
+        found = np.concatenate([np.take(found, place, axis=axis) for place in places])
+    return found
 
 
 def global_max_pool(call: Call) -> list[Value]:

@@ -75,6 +75,7 @@ class ActivationReport:
         clipped: fraction of the values on the rows that lay outside the domain.
         reach: greatest distance of the values on the rows from the middle of the domain, in half
             widths; what is missing to 1 is the margin for rows to come.
+        bootstrapped: whether a bootstrap applies it; then degrees count harmonics.
     """
 
     output: str
@@ -91,6 +92,7 @@ class ActivationReport:
     margin: float
     clipped: float
     reach: float
+    bootstrapped: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,12 +162,12 @@ def approximate(
     Raises:
         ModelError: a function is not finite on its range.
     """
-    rows = _random_rows(graph, ranges) if rows is None else rows
+    rows = judging_rows(graph, ranges) if rows is None else rows
     budget = Budget(accuracy, keep_argmax)
     read = readings(graph)
     domains = {name: choose_domain(name, r, ranges.tensors) for name, r in read.items()}
     fit = _fitter(ranges, lambda node: domains[node.input])
-    some = _thinned(graph, rows, search_rows)
+    some = thinned(graph, rows, search_rows)
     pricer = Pricer(graph, price)
     ladders = _ladders(graph, fit, pricer, _usable_degrees(max_degree), max_sign_levels)
     results: list[Approximated] = []
@@ -242,7 +244,7 @@ def _choose(
     return {activations[i].output: choice for i, choice in chosen.items()}
 
 
-def _thinned(graph: Graph, rows: Mapping[str, Floats], most: int) -> dict[str, Floats]:
+def thinned(graph: Graph, rows: Mapping[str, Floats], most: int = 1024) -> dict[str, Floats]:
     """Take few enough rows, at equal distances, to keep every tensor in memory and be quick."""
     weights = sum(m.nnz for n in graph.nodes if isinstance(n, Affine) for m in n.matrices)
     values = sum(graph.size(n.output) for n in graph.nodes if isinstance(n, Activation))
@@ -255,7 +257,8 @@ def _thinned(graph: Graph, rows: Mapping[str, Floats], most: int) -> dict[str, F
     return {name: np.asarray(rows[name], dtype=np.float64)[chosen] for name in graph.inputs}
 
 
-def _random_rows(graph: Graph, ranges: Ranges) -> dict[str, Floats]:
+def judging_rows(graph: Graph, ranges: Ranges) -> dict[str, Floats]:
+    """Draw rows uniformly from the input ranges, the same every time."""
     generator = np.random.default_rng(0)
     bounds = {name: ranges.tensors[name] for name in graph.inputs}
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,6 +111,21 @@ def calibrate(
     if rows is None:
         return _from_intervals(graph, declared, 1.0 if margin is None else margin)
     return _from_data(graph, rows, declared, DATA_MARGIN if margin is None else margin)
+
+
+def widened(graph: Graph, ranges: Ranges, margin: float) -> Ranges:
+    """Raise the margin of what data showed, without looking at the data again.
+
+    Inputs keep their ranges, which clients check; so do tensors that must stay on one side of 0.
+    """
+    kept = {n.input for n in _activations(graph) if n.function in BOUND_BY_ZERO}
+    kept |= {*graph.inputs}
+    factor = margin / ranges.margin
+    tensors = {
+        name: bounds if name in kept or factor <= 1.0 else bounds.widened(factor)
+        for name, bounds in ranges.tensors.items()
+    }
+    return replace(ranges, tensors=tensors, margin=max(margin, ranges.margin))
 
 
 def _from_intervals(graph: Graph, declared: Mapping[str, TensorRange], margin: float) -> Ranges:

@@ -11,10 +11,21 @@ from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 
 from tacit.errors import CircuitError
+from tacit.fourier import evaluate_series, greatest_slope
 from tacit.model_compiler.functions import interval_image
-from tacit.model_compiler.graph import Activation, Affine, Graph, Node, Polynomial, Product
+from tacit.model_compiler.graph import (
+    Activation,
+    Affine,
+    Fourier,
+    Graph,
+    Node,
+    Polynomial,
+    Product,
+)
 
 Floats = NDArray[np.float64]
+
+_FOURIER_SAMPLES = 4097
 
 
 class Source(str, Enum):
@@ -113,6 +124,8 @@ def node_bounds(node: Node, bounds: Mapping[str, TensorRange]) -> tuple[Floats, 
             return chebyshev_image(node.coefficients, low, high)
         case Product():
             return _product_bounds(node, bounds)
+        case Fourier():
+            return _fourier_bounds(node, bounds[node.input])
 
 
 def chebyshev_image(coefficients: Floats, low: Floats, high: Floats) -> tuple[Floats, Floats]:
@@ -138,6 +151,15 @@ def chebyshev_image(coefficients: Floats, low: Floats, high: Floats) -> tuple[Fl
         greatest = np.where(inside, np.maximum(greatest, value), greatest)
     slack = 1e-12 * float(np.abs(coefficients).sum())
     return np.asarray(least - slack), np.asarray(greatest + slack)
+
+
+def _fourier_bounds(node: Fourier, source: TensorRange) -> tuple[Floats, Floats]:
+    """Bound a series on its domain, the same for all elements: sampled, and its slope between."""
+    x: Floats = np.linspace(-0.5, 0.5, _FOURIER_SAMPLES, dtype=np.float64)
+    values = evaluate_series(node.series, x)
+    slack = greatest_slope(node.series) / _FOURIER_SAMPLES
+    low, high = float(values.min()) - slack, float(values.max()) + slack
+    return np.full_like(source.low, low), np.full_like(source.high, high)
 
 
 def _affine_bounds(node: Affine, bounds: Mapping[str, TensorRange]) -> tuple[Floats, Floats]:

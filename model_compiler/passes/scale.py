@@ -2,12 +2,15 @@
 
 stored = (value - offset) / scale. Affine maps absorb offsets and scales into matrices and biases,
 polynomials into coefficients (their domain becomes exactly [-1, 1]); a product multiplies scales.
+In bootstrapped graphs values lie in [-1/2, 1/2], as bootstraps want them, and the tensors of a
+residual join share one scale (`joins`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 from numpy.polynomial import chebyshev
@@ -16,7 +19,15 @@ from scipy.sparse import csr_array, eye_array
 
 from tacit.errors import CircuitError
 from tacit.model_compiler.approximation import interpolate, trimmed
-from tacit.model_compiler.graph import Affine, Graph, Node, Polynomial, Product, evaluate
+from tacit.model_compiler.graph import (
+    Affine,
+    Fourier,
+    Graph,
+    Node,
+    Polynomial,
+    Product,
+    evaluate,
+)
 from tacit.model_compiler.passes.compose import consumers_of
 from tacit.model_compiler.passes.ranges import TensorRange, chebyshev_image
 
@@ -113,7 +124,13 @@ def stored_magnitudes(scaled: ScaledGraph, inputs: Mapping[str, Floats]) -> dict
     return greatest
 
 
-def scale(graph: Graph, ranges: Mapping[str, TensorRange]) -> ScaledGraph:
+def scale(
+    graph: Graph,
+    ranges: Mapping[str, TensorRange],
+    *,
+    amplitude: float = 1.0,
+    sizes: Mapping[str, float] = MappingProxyType({}),
+) -> ScaledGraph:
     """Choose placements and fold them into the nodes.
 
     A polynomial's input is stored on its domain, what a product reads and writes has offset 0,
@@ -124,6 +141,8 @@ def scale(graph: Graph, ranges: Mapping[str, TensorRange]) -> ScaledGraph:
     Args:
         graph: without Activation nodes.
         ranges: a range for every tensor of this very graph, margins applied.
+        amplitude: magnitude of stored values, where no node wants another.
+        sizes: half widths that tensors must be stored with, in place of those of their ranges.
 
     Returns:
         The scaled graph; equal to `graph` up to rounding.
@@ -136,9 +155,11 @@ def scale(graph: Graph, ranges: Mapping[str, TensorRange]) -> ScaledGraph:
     if missing:
         raise CircuitError(f"no range for tensors {missing}: calibrate this graph before scaling")
     wishes = _wishes(graph)
-    placements = {
-        name: _placement(name, graph, ranges[name], wishes[name]) for name in graph.inputs
-    }
+
+    def placed(name: str, bounds: TensorRange) -> Placement:
+        return _placement(name, graph, bounds, wishes[name], amplitude, sizes.get(name))
+
+    placements = {name: placed(name, ranges[name]) for name in graph.inputs}
     nodes: list[Node] = []
     for node in graph.nodes:
         if isinstance(node, Product):
@@ -146,8 +167,7 @@ def scale(graph: Graph, ranges: Mapping[str, TensorRange]) -> ScaledGraph:
             placements[node.output] = Placement(np.zeros(()), scales)
         else:
             bounds = _reachable(node, ranges[node.output])
-            placement = _placement(node.output, graph, bounds, wishes[node.output])
-            placements[node.output] = placement
+            placements[node.output] = placed(node.output, bounds)
         nodes += _rewritten(node, placements, graph)
     shapes = dict(graph.shapes)
     for node in nodes:
@@ -171,7 +191,7 @@ class _Wishes:
     """What the readers of a tensor ask of its placement.
 
     Attributes:
-        domains: (center, half width) of the polynomials that read it.
+        domains: (offset, scale) of what the polynomials and bootstraps that read it want.
         no_offset: a product reads it.
     """
 
@@ -184,13 +204,25 @@ def _wishes(graph: Graph) -> dict[str, _Wishes]:
     for name, indices in consumers_of(graph).items():
         readers = [graph.nodes[index] for index in indices]
         result[name] = _Wishes(
-            domains=tuple((n.center, n.half_width) for n in readers if isinstance(n, Polynomial)),
+            domains=tuple(_wished(n) for n in readers if isinstance(n, Polynomial | Fourier)),
             no_offset=any(isinstance(n, Product) for n in readers),
         )
     return result
 
 
-def _placement(name: str, graph: Graph, bounds: TensorRange, wishes: _Wishes) -> Placement:
+def _wished(node: Polynomial | Fourier) -> tuple[float, float]:
+    """Return offset and scale that bring a node's domain to [-1, 1], or to [-1/2, 1/2]."""
+    return node.center, node.half_width * (2.0 if isinstance(node, Fourier) else 1.0)
+
+
+def _placement(
+    name: str,
+    graph: Graph,
+    bounds: TensorRange,
+    wishes: _Wishes,
+    amplitude: float,
+    size: float | None,
+) -> Placement:
     """Place a tensor that no product writes."""
     domains = [d for d in wishes.domains if d[0] == 0.0 or not wishes.no_offset]
     if domains:
@@ -198,12 +230,14 @@ def _placement(name: str, graph: Graph, bounds: TensorRange, wishes: _Wishes) ->
     if wishes.no_offset:
         return _scalar(0.0, bounds.magnitude or 1.0)
     if name in graph.outputs:
-        return _rounded(bounds)
+        return _rounded(bounds, amplitude)
+    if size is not None:
+        return _scalar(bounds.center, size / amplitude)
     if name in graph.inputs and not bounds.is_uniform:
         return _per_feature(bounds)
     if bounds.half_width <= _NARROW * bounds.magnitude:
-        return _scalar(0.0, bounds.magnitude or 1.0)
-    return _scalar(bounds.center, bounds.half_width)
+        return _scalar(0.0, (bounds.magnitude or 1.0) / amplitude)
+    return _scalar(bounds.center, bounds.half_width / amplitude)
 
 
 def _scalar(offset: float, size: float) -> Placement:
@@ -216,7 +250,7 @@ def _per_feature(bounds: TensorRange) -> Placement:
     return Placement(center, np.where(half_width > 0.0, half_width, bounds.magnitude or 1.0))
 
 
-def _rounded(bounds: TensorRange) -> Placement:
+def _rounded(bounds: TensorRange, amplitude: float) -> Placement:
     """Cover a range with a scale of three significant bits and an offset of a few.
 
     Output placements are public and, without data, computed from weights: say little.
@@ -225,7 +259,7 @@ def _rounded(bounds: TensorRange) -> Placement:
     step = 2.0 ** (np.floor(np.log2(half_width)) - 2)
     offset = np.round(bounds.center / step) * step
     reach = max(bounds.high.max() - offset, offset - bounds.low.min(), half_width)
-    return _scalar(float(offset), float(np.ceil(reach / step) * step))
+    return _scalar(float(offset), float(np.ceil(reach / step) * step / amplitude))
 
 
 def _rewritten(node: Node, placements: dict[str, Placement], graph: Graph) -> list[Node]:
@@ -235,6 +269,8 @@ def _rewritten(node: Node, placements: dict[str, Placement], graph: Graph) -> li
             return [_scaled_affine(node, placements)]
         case Polynomial():
             return _scaled_polynomial(node, placements, graph.size(node.input))
+        case Fourier():
+            return _scaled_fourier(node, placements, graph.size(node.input))
         case Product():
             return [node]
         case _:
@@ -260,12 +296,28 @@ def _scaled_polynomial(node: Polynomial, placements: dict[str, Placement], size:
     coefficients = _on_interval(node, placements[node.input])
     if coefficients is not None:
         return [_unit_polynomial(node, node.input, coefficients, out)]
+    copy = _moved(node, placements, size)
+    return [copy, _unit_polynomial(node, copy.output, node.coefficients, out)]
+
+
+def _scaled_fourier(node: Fourier, placements: dict[str, Placement], size: int) -> list[Node]:
+    out, source = placements[node.output], placements[node.input]
+    series = node.series / float(out.scale)
+    series[0, 0] -= float(out.offset) / float(out.scale)
+    unit = replace(node, series=series, center=0.0, half_width=0.5)
+    if source.scale.ndim == 0 and (float(source.offset), float(source.scale)) == _wished(node):
+        return [unit]
+    copy = _moved(node, placements, size)
+    return [copy, replace(unit, input=copy.output)]
+
+
+def _moved(node: Polynomial | Fourier, placements: dict[str, Placement], size: int) -> Affine:
+    """Store a node's input as it wants it, by an identity map."""
     moved = f"{node.input}.for.{node.output}"
-    placements[moved] = _scalar(node.center, node.half_width)
+    placements[moved] = _scalar(*_wished(node))
     matrix = csr_array(eye_array(size, format="csr"))
     copy = Affine(moved, (node.input,), (matrix,), np.zeros(size), node.origin)
-    polynomial = _unit_polynomial(node, moved, node.coefficients, out)
-    return [_scaled_affine(copy, placements), polynomial]
+    return _scaled_affine(copy, placements)
 
 
 def _on_interval(node: Polynomial, source: Placement) -> Floats | None:

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.bootstrap import Bootstrap
+from tacit.chebyshev import chebyshev_by_powers
 from tacit.circuit import Chebyshev, LinearPlan, Plain, ValueType, WeightedSumPlan
-from tacit.decompose import chebyshev_by_powers
-from tacit.errors import CircuitError, KeyMismatchError
+from tacit.errors import CircuitError, InternalError, KeyMismatchError
 from tacit.kernels.limb_kernels import LimbArray
 from tacit.runtime.backends.native_ciphertext import NativeCiphertext
 from tacit.runtime.backends.native_key_tables import KeyTables
@@ -107,10 +107,7 @@ class NativeEvaluator:
         to = product_type(a.type, b.type)
         self._check(a, b)
         keys, kernels = self._keys.relinearization(len(a.owners), to.level), self._kernels
-        product = kernels.tensor(a.limbs, b.limbs)
-        switched, _ = kernels.switch(kernels.part(product, 2), keys.table)
-        low = (kernels.part(product, 0), kernels.part(product, 1))
-        return _made(kernels.mod_down(to.level, switched, plus=low), to, a)
+        return _made(kernels.multiply(a.limbs, b.limbs, keys.table), to, a)
 
     def rotate(self, a: NativeCiphertext, steps: int) -> NativeCiphertext:
         """Rotate the slots to the left.
@@ -126,17 +123,19 @@ class NativeEvaluator:
         slots, batch, kernels = self._engine.params.slots, len(a.owners), self._kernels
         wanted = {step % slots: step for step in steps}
         wanted.pop(0, None)
-        found = {step: self._keys.rotation(name, batch, a.level) for step, name in wanted.items()}
-        plus, halves = (kernels.part(a.limbs, 0), None), self._halves(a)
-        second, digits = kernels.part(a.limbs, 1), None
+        found = [self._keys.rotation(name, batch, a.level) for name in wanted.values()]
         rotated = {0: a}
-        for step, key in found.items():
-            if digits is None:
-                product, digits = kernels.switch(second, key.table)
-            else:
-                product = kernels.key_product(second, digits, key.table)
-            limbs = kernels.mod_down(a.level, product, plus=plus, moved=key.moved, shared=halves)
-            rotated[step] = _made(limbs, a.type, a)
+        if found:
+            made = kernels.switch_down(
+                kernels.part(a.limbs, 1),
+                [key.table for key in found],
+                [key.moved for key in found],
+                plus=(kernels.part(a.limbs, 0), None),
+                shared=self._halves(a),
+            )
+            rotated |= {
+                step: _made(limbs, a.type, a) for step, limbs in zip(wanted, made, strict=True)
+            }
         return [rotated[step % slots] for step in steps]
 
     def rescale(self, a: NativeCiphertext) -> NativeCiphertext:
@@ -211,7 +210,40 @@ class NativeEvaluator:
     ) -> NativeCiphertext:
         """Evaluate a polynomial in the Chebyshev basis on [-1, 1]."""
         name = polynomial.coefficients
-        return chebyshev_by_powers(self, a, constants[name], key=name)
+        return chebyshev_by_powers(self, a, constants[name], key=name, fused=self.sum_of_products)
+
+    def sum_of_products(
+        self,
+        level: int,
+        pairs: Sequence[tuple[NativeCiphertext, NativeCiphertext, int]],
+        scaled: Sequence[tuple[NativeCiphertext, float | complex]],
+        addend: NativeCiphertext | None,
+    ) -> NativeCiphertext:
+        """Add up products with one relinearisation; see `tacit.chebyshev.SumOfProducts`.
+
+        Multiples of ciphertexts at higher levels are made without lowering them: limbs are cut off,
+        and the factor's own scale makes up for the difference.
+
+        Raises:
+            UnknownKeyError: no relinearisation key.
+        """
+        operands = [c for a, b, _ in pairs for c in (a, b)] + [c for c, _ in scaled]
+        operands += [] if addend is None else [addend]
+        self._check(*operands)
+        kernels, to = self._kernels, ValueType(level, 2)
+        total = None if addend is None else addend.limbs
+        if scaled:
+            at, halves_of = ValueType(level), self._engine.halves_of
+            columns = [halves_of(complex(factor), at, c.level) for c, factor in scaled]
+            weights = np.ascontiguousarray(np.stack(columns, axis=-1)[:, :, None])
+            made = kernels.weighted([c.limbs for c, _ in scaled], weights)
+            total = made if total is None else kernels.add(total, made)
+        if not pairs:
+            assert total is not None  # there is a term
+            return _made(total, to, operands[0])
+        keys = self._keys.relinearization(len(operands[0].owners), level)
+        products = [(a.limbs, b.limbs) for a, b, times in pairs for _ in range(times)]
+        return _made(kernels.multiply_sum(products, keys.table, total), to, operands[0])
 
     def bootstrap(
         self, a: NativeCiphertext, plan: Bootstrap, constants: Mapping[str, Floats]
@@ -251,6 +283,8 @@ class NativeEvaluator:
     def _check(self, a: NativeCiphertext, *others: NativeCiphertext) -> None:
         """Check that ciphertexts belong to these keys, entry by entry."""
         owners = a.owners
+        if a.limbs.shape[1] != a.level + 1:
+            raise InternalError(f"level {a.level} needs {a.level + 1} limbs, not {a.limbs.shape}")
         if owners is not self._checked:
             self._keys.check(owners)
             self._checked = owners  # results share the tuple: the next look is cheap

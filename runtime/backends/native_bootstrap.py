@@ -16,12 +16,10 @@ from numpy.typing import NDArray
 from tacit.bootstrap import Bootstrap
 from tacit.bootstrap_levels import exponential, raised_level
 from tacit.chebyshev import chebyshev_by_powers, polynomial_by_powers
-from tacit.circuit import Circuit
 from tacit.fourier import complex_series
 from tacit.params import CryptoParams
 from tacit.runtime.backends.native_ciphertext import NativeCiphertext
 from tacit.runtime.backends.native_complex import ComplexEvaluator
-from tacit.runtime.backends.native_engine import NativeEngine, needs_extension
 from tacit.slot_matrices import Stage, coefficients_to_slots, slots_to_coefficients
 from tacit.type_rules import bootstrapped_type
 
@@ -49,26 +47,11 @@ def bootstrap(
     top = raised_level(ev.params, plan, len(series) - 1)
     if a.level > plan.to_coefficients:
         a = ev.drop(a, plan.to_coefficients)
-    inside = _through(ev, a, _first_stages(ev.params, plan))
+    inside = _through(ev, a, first_stages(ev.params, plan))
     fractions = to_slots(ev, ev.raised(inside, top), plan)
     z = unit_circle(ev, fractions, plan)
-    half = polynomial_by_powers(ev, z, series / 2.0, key=plan.series)
+    half = polynomial_by_powers(ev, z, series / 2.0, key=plan.series, fused=ev.sum_of_products)
     return ev.add(half, ev.conjugate(half))
-
-
-def prepare(engine: NativeEngine, circuit: Circuit) -> None:
-    """Encode the matrices of a circuit's bootstraps, within the cache's limit.
-
-    Raises:
-        LevelError: the parameters have too few levels.
-    """
-    for node in circuit.nodes:
-        plan = node.attribute
-        if not isinstance(plan, Bootstrap):
-            continue
-        top = raised_level(engine.params, plan, circuit.constants[plan.series].shape[1] - 1)
-        _encode(engine, _first_stages(engine.params, plan), plan.to_coefficients)
-        _encode(engine, _last_stages(engine.params, plan, top), top)
 
 
 def to_slots(ev: ComplexEvaluator, a: NativeCiphertext, plan: Bootstrap) -> NativeCiphertext:
@@ -77,38 +60,33 @@ def to_slots(ev: ComplexEvaluator, a: NativeCiphertext, plan: Bootstrap) -> Nati
     repeats = slots >> plan.log_slots
     for i in range(1, repeats.bit_length()):  # the part in X^repeats, times `repeats`
         a = ev.add(a, ev.rotate(a, slots >> i))
-    half = _through(ev, a, _last_stages(ev.params, plan, a.level))
+    half = _through(ev, a, last_stages(ev.params, plan, a.level))
     return ev.add(half, ev.conjugate(half))
 
 
 def unit_circle(ev: ComplexEvaluator, a: NativeCiphertext, plan: Bootstrap) -> NativeCiphertext:
     """Return exp(2 pi i t) for slots t / bound."""
     how = exponential(ev.params, plan.period)
-    z = chebyshev_by_powers(ev, a, how.coefficients, key=f"exp/{how.bound}/{how.doublings}")
+    key = f"exp/{how.bound}/{how.doublings}"
+    z = chebyshev_by_powers(ev, a, how.coefficients, key=key, fused=ev.sum_of_products)
     for _ in range(how.doublings):
         z = ev.rescale(ev.multiply(z, z))
     return z
 
 
-def _first_stages(params: CryptoParams, plan: Bootstrap) -> tuple[Stage, ...]:
+def first_stages(params: CryptoParams, plan: Bootstrap) -> tuple[Stage, ...]:
+    """Return the matrices from slots to coefficients, from level `plan.to_coefficients` down."""
     factor = params.moduli[0] / (plan.period * params.scale(0))
     repeats = params.slots >> plan.log_slots
     return slots_to_coefficients(plan.log_slots, plan.to_coefficients, factor, repeats)
 
 
-def _last_stages(params: CryptoParams, plan: Bootstrap, top: int) -> tuple[Stage, ...]:
+def last_stages(params: CryptoParams, plan: Bootstrap, top: int) -> tuple[Stage, ...]:
+    """Return the matrices from coefficients to slots, from level `top` down."""
     bound = exponential(params, plan.period).bound
     repeats = params.slots >> plan.log_slots
     factor = params.scale(top) / (2.0 * params.moduli[0] * bound * repeats)
     return coefficients_to_slots(plan.log_slots, plan.to_slots, factor, repeats)
-
-
-def _encode(engine: NativeEngine, stages: Sequence[Stage], level: int) -> None:
-    for down, stage in enumerate(stages):
-        extended = needs_extension(stage.plan, engine.params.slots)
-        rows: Mapping[str, Floats] = {stage.plan.diagonals: stage.rows}  # type: ignore[dict-item]
-        for row in range(len(stage.rows)):
-            engine.diagonal(stage.plan, rows, row, level - down, extended=extended)
 
 
 def _through(

@@ -9,9 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from tacit.circuit import Plain, ValueType
-from tacit.kernels import encode
 from tacit.kernels.limb_kernels import LimbArray
-from tacit.moduli import smallest_root
 from tacit.params import CryptoParams
 from tacit.runtime.backends.native import NativeEvaluator, _made
 from tacit.runtime.backends.native_ciphertext import NativeCiphertext
@@ -31,9 +29,6 @@ class ComplexEvaluator(NativeEvaluator):
         self._engine = of._engine
         self._kernels = of._kernels
         self._checked = of._checked
-        params = of._engine.params
-        half = params.n // 2
-        self._units = [pow(smallest_root(q, params.log_n), half, q) for q in params.moduli]
 
     @property
     def params(self) -> CryptoParams:
@@ -61,10 +56,9 @@ class ComplexEvaluator(NativeEvaluator):
             UnknownKeyError: no Galois key for X -> X^-1.
         """
         kernels, key = self._kernels, self._keys.conjugation(len(a.owners), a.level)
-        product, _ = kernels.switch(kernels.part(a.limbs, 1), key.table)
         plus = (kernels.part(a.limbs, 0), None)
-        limbs = kernels.mod_down(
-            a.level, product, plus=plus, moved=key.moved, shared=self._halves(a)
+        (limbs,) = kernels.switch_down(
+            kernels.part(a.limbs, 1), [key.table], [key.moved], plus=plus, shared=self._halves(a)
         )
         return _made(limbs, a.type, a)
 
@@ -82,21 +76,12 @@ class ComplexEvaluator(NativeEvaluator):
         sparse = raising.to_sparse(words, self._keys.to_sparse(batch))
         limbs = kernels.upload(raising.raised(sparse, level + 1))
         table = self._keys.from_sparse(batch, level)
-        product, _ = kernels.switch(kernels.part(limbs, 1), table)
-        plus = (kernels.part(limbs, 0), None)
-        return _made(kernels.mod_down(level, product, plus=plus), ValueType(level), a)
+        plus, unmoved = (kernels.part(limbs, 0), None), self._engine.galois(1)
+        (made,) = kernels.switch_down(kernels.part(limbs, 1), [table], [unmoved], plus=plus)
+        return _made(made, ValueType(level), a)
 
     def _scalar(self, plain: Plain, at: ValueType) -> LimbArray:
         """Return a complex scalar at the type's scale, shape (1, limbs, 1, N)."""
-        params = self._engine.params
-        scale, moduli = self._engine.scales[at.level] ** at.degree, params.moduli[: at.level + 1]
-        value = complex(plain.values)
-        real = encode.constant(value.real, scale, moduli)
-        imaginary = encode.constant(value.imag, scale, moduli)
-        words = np.empty((1, len(moduli), 1, params.n), dtype=np.uint64)
-        half = params.n // 2
-        for row, q in enumerate(moduli):
-            turned = int(imaginary[row]) * self._units[row]
-            words[0, row, 0, :half] = (int(real[row]) + turned) % q
-            words[0, row, 0, half:] = (int(real[row]) - turned) % q
-        return self._kernels.upload(words)
+        words = self._engine.halves_of(complex(plain.values), at)
+        spread = np.repeat(words, self._engine.params.n // 2, axis=1)
+        return self._kernels.upload(spread[None, :, None])

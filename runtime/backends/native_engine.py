@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from math import prod
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tacit.circuit import Circuit, Constant, LinearPlan, Plain, ValueType, WeightedSumPlan
+from tacit.circuit import Circuit, LinearPlan, Plain, ValueType
 from tacit.errors import CircuitError
 from tacit.kernels import encode
+from tacit.kernels.cpu_kernels import CpuKernels
 from tacit.kernels.devices import open_kernels
 from tacit.kernels.limb_kernels import Galois, LimbArray, LimbKernels, Words
 from tacit.kernels.modulus_raising import ModulusRaising
+from tacit.moduli import smallest_root
 from tacit.packed_rows import memory_of_row
 from tacit.params import CryptoParams
 from tacit.runtime.backends.native_plaintexts import PlaintextCache
@@ -22,6 +26,14 @@ from tacit.runtime.backends.native_plaintexts import PlaintextCache
 Floats = NDArray[np.float64]
 
 DEFAULT_CACHE_BYTES = 1 << 30
+
+# Unpacking a constant and its Fourier transform take as long as that many rows of its residues.
+_ROWS_OF_A_TRANSFORM = 6
+# Matrices of scalars are small, and made by exact arithmetic, number by number.
+_WORTH_OF_SCALARS = 1e6
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 class NativeEngine:
@@ -32,7 +44,7 @@ class NativeEngine:
     Args:
         params: the parameters.
         kernels: of these parameters; by default on the processor.
-        threads: of the default kernels, that share the limbs of one operation.
+        threads: encode constants; of the default kernels, they share the limbs of one operation.
         cache_bytes: how much memory encoded constants may take.
 
     Attributes:
@@ -64,15 +76,20 @@ class NativeEngine:
         row = _halves(params.n, len(params.special_moduli))
         self.halves = self.kernels.transform(np.tile(row, (len(params.moduli), 1)))
         self.plaintexts = PlaintextCache(cache_bytes)
+        half = params.n // 2
+        self._units = [pow(smallest_root(q, params.log_n), half, q) for q in params.moduli]
         self._raising: ModulusRaising | None = None
         self._galois: dict[int, Galois] = {}
+        self._uses: dict[int, int] = {}
+        self._pool = ThreadPoolExecutor(threads, "tacit-encode") if threads > 1 else None
         self._lock = threading.Lock()
 
     def raising(self) -> ModulusRaising:
         """Return what raises the modulus, made once."""
         with self._lock:
             if self._raising is None:
-                self._raising = ModulusRaising(self.params)
+                ring = self.kernels.ring if isinstance(self.kernels, CpuKernels) else None
+                self._raising = ModulusRaising(self.params, ring)
             return self._raising
 
     def galois(self, element: int) -> Galois:
@@ -95,6 +112,44 @@ class NativeEngine:
         scale = self.scales[at.level] ** at.degree
         return encode.constant(value, scale, self.params.moduli[: at.level + 1])
 
+    def halves_of(self, value: complex, at: ValueType, own: int | None = None) -> Words:
+        """Return a complex number as residues for the two halves of the positions.
+
+        X^(N/2) is i in every slot. In NTT form it is a square root of -1 in the first half of the
+        positions and its negative in the second half.
+
+        Args:
+            value: real or complex.
+            at: level and degree of what it is added to, or of the product at degree 1.
+            own: level of a ciphertext of degree 1 above that it is multiplied by; its limbs are cut
+                off, and this scale makes up for the difference.
+
+        Returns:
+            Shape (limbs, 2).
+
+        Raises:
+            CircuitError: it is not finite.
+        """
+        scale, moduli = self.scales[at.level] ** at.degree, self.params.moduli[: at.level + 1]
+        if own is not None:
+            scale *= self.scales[at.level] / self.scales[own]
+        words = np.repeat(encode.constant(value.real, scale, moduli)[:, None], 2, axis=1)
+        if not value.imag:
+            return words
+        turned = encode.constant(value.imag, scale, moduli)
+        for row, q in enumerate(moduli):
+            i = int(turned[row]) * self._units[row]
+            words[row] = [(int(words[row, 0]) + i) % q, (int(words[row, 1]) - i) % q]
+        return words
+
+    def over_qp(self, plan: LinearPlan, level: int) -> bool:
+        """Tell whether a linear transform of inputs at `level` works over QP."""
+        return plan.over_qp(self.params.n, level + 1, len(self.params.special_moduli))
+
+    def diagonal_bytes(self, level: int, extended: bool) -> int:
+        """Return what an encoded diagonal takes."""
+        return 8 * self.params.n * self._rows(level, extended)
+
     def plaintext(self, plain: Plain, at: ValueType, *, extended: bool = False) -> LimbArray:
         """Return a constant for ciphertexts of type `at`, shape (1, rows, 1, N).
 
@@ -107,7 +162,11 @@ class NativeEngine:
             CircuitError: its length does not divide the slots, or a value is not finite.
         """
         return self.plaintexts.find(
-            plain.key, plain.values, (at, extended), lambda: self._encode(plain, at, extended)
+            plain.key,
+            plain.values,
+            (at, extended),
+            lambda: self._encode(plain, at, extended),
+            self.worth(plain.values, at.level, extended),
         )
 
     def diagonal(
@@ -126,7 +185,57 @@ class NativeEngine:
             memory_of_row(rows, row),
             (at, extended),
             lambda: self._encode(Plain(key, rows[row]), at, extended),
+            self.worth(memory_of_row(rows, 0), level, extended),
         )
+
+    def diagonals(
+        self,
+        plan: LinearPlan,
+        constants: Mapping[str, Floats],
+        rows: Sequence[int],
+        level: int,
+        *,
+        extended: bool,
+    ) -> list[LimbArray]:
+        """Return encoded diagonals; those that are not kept are encoded on several threads."""
+        at, values = ValueType(level), constants[plan.diagonals]
+        found = [
+            self.plaintexts.look(
+                f"{plan.diagonals}/{row}", memory_of_row(values, row), (at, extended)
+            )
+            for row in rows
+        ]
+
+        def make(place: int) -> LimbArray:
+            held = found[place]
+            if held is not None:
+                return held
+            return self.diagonal(plan, constants, rows[place], level, extended=extended)
+
+        return self.each(make, range(len(rows)), sum(held is None for held in found))
+
+    def each(self, make: Callable[[A], B], items: Iterable[A], worth_sharing: int = 2) -> list[B]:
+        """Call a function for all items, on the engine's threads if two or more take time."""
+        if self._pool is None or worth_sharing < 2:
+            return [make(item) for item in items]
+        return list(self._pool.map(make, items))
+
+    def register(self, rows: Floats, uses: int) -> None:
+        """Note how often a request takes an array of diagonals, or a constant."""
+        place = _place(memory_of_row(rows, 0) if len(rows.shape) > 1 else rows)
+        with self._lock:
+            self._uses[place] = max(uses, self._uses.get(place, 0))
+
+    def worth(self, values: Floats, level: int, extended: bool) -> float:
+        """Return what one byte of an encoded constant saves in a request; see `PlaintextCache`.
+
+        Args:
+            values: whose place was registered: of diagonals, the first.
+            level: of the plaintext.
+            extended: over QP.
+        """
+        rows = self._rows(level, extended)
+        return self._uses.get(_place(values), 1) * (_ROWS_OF_A_TRANSFORM + rows) / rows
 
     def weight_blocks(
         self, name: str, weights: Floats, level: int
@@ -162,26 +271,18 @@ class NativeEngine:
     def prepare(self, circuit: Circuit) -> None:
         """Encode a circuit's constants now, so that its first evaluation is as fast as the rest.
 
-        Constants beyond the limit of the cache are left to the evaluations.
-        """
-        constants = circuit.constants
-        for node in circuit.nodes:
-            at, to = circuit.types[node.inputs[0]], circuit.types[node.outputs[0]]
-            match node.attribute:
-                case Constant(name):
-                    self._prepare_plain(Plain(name, constants[name]), at)
-                case WeightedSumPlan(weights=name):
-                    self.weight_blocks(name, constants[name], at.level)
-                case LinearPlan() as plan:
-                    extended = needs_extension(plan, self.params.slots)
-                    for row in sorted({term.row for term in plan.terms}):
-                        self.diagonal(plan, constants, row, at.level, extended=extended)
-                    for r, bias in enumerate(constants[plan.bias] if plan.bias else ()):
-                        self._prepare_plain(Plain(f"{plan.bias}/{r}", bias), to)
+        Those that saves most are made first; the ones beyond the cache's limit are left to the
+        evaluations.
 
-    def _prepare_plain(self, plain: Plain, at: ValueType) -> None:
-        if not plain.is_scalar:
-            self.plaintext(plain, at)
+        Raises:
+            LevelError: the parameters have too few levels for a bootstrap.
+        """
+        from tacit.runtime.backends.native_constants import prepare
+
+        prepare(self, circuit)
+
+    def _rows(self, level: int, extended: bool) -> int:
+        return level + 1 + (len(self.params.special_moduli) if extended else 0)
 
     def _encode(self, plain: Plain, at: ValueType, extended: bool) -> LimbArray:
         scale = self.scales[at.level] ** at.degree
@@ -195,12 +296,12 @@ class NativeEngine:
         def make() -> LimbArray:
             return self.kernels.upload(encode.constants(weights, self.scales[level], moduli))
 
-        return self.plaintexts.find(name, place, ("scalars", level), make)
+        return self.plaintexts.find(name, place, ("scalars", level), make, _WORTH_OF_SCALARS)
 
 
-def needs_extension(plan: LinearPlan, slots: int) -> bool:
-    """Tell whether a plan has baby steps, whose rotated inputs stay over QP."""
-    return any(term.baby % slots for term in plan.terms)
+def _place(values: Floats) -> int:
+    place: int = values.__array_interface__["data"][0]
+    return place
 
 
 def _halves(n: int, specials: int) -> Words:

@@ -257,11 +257,9 @@ def evaluator_for(keys: Sequence[NativeKeys], circuit: Circuit) -> NativeEvaluat
         KeyMismatchError: no keys, or keys of different engines.
     """
     from tacit.runtime.backends.native import NativeEvaluator
-    from tacit.runtime.backends.native_bootstrap import prepare
 
     evaluator = NativeEvaluator(keys)
     keys[0].engine.prepare(circuit)
-    prepare(keys[0].engine, circuit)
     return evaluator
 
 

@@ -3,13 +3,14 @@
 Bossuat, Mouchet, Troncoso-Pastoriza and Hubaux, "Efficient bootstrapping for approximate
 homomorphic encryption with non-sparse keys" (2021). The digits of an input are extended once;
 rotated inputs stay over QP, multiplied by P, so that a baby step costs a key product and a
-permutation. The sum under a giant step is divided by P in its second component only, switched,
-and everything is divided by P once per output.
+permutation; those of large maps with many diagonals are divided by P instead, see
+`LinearPlan.over_qp`. The sum under a giant step is divided by P in its second component only,
+switched, and everything is divided by P once per output.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,10 +18,13 @@ from numpy.typing import NDArray
 
 from tacit.circuit import LinearPlan, LinearTerm
 from tacit.kernels.limb_kernels import LimbArray
-from tacit.runtime.backends.native_engine import NativeEngine, needs_extension
+from tacit.runtime.backends.native_engine import NativeEngine
 from tacit.runtime.backends.native_key_tables import KeyTables
 
 Floats = NDArray[np.float64]
+
+# Diagonals of one product, at the most; more giant steps are taken one product after the other.
+_GROUP_BYTES = 1 << 28
 
 
 def apply_diagonals(
@@ -42,7 +46,8 @@ def apply_diagonals(
     Raises:
         UnknownKeyError: a Galois key is missing.
     """
-    level, extended = inputs[0].shape[1] - 1, needs_extension(plan, engine.params.slots)
+    level = inputs[0].shape[1] - 1
+    extended = engine.over_qp(plan, level)
     run = _Run(engine, keys, level, plan, constants, extended)
     rotated = run.rotate_inputs(inputs)
     return [run.output(r, rotated) for r in range(plan.outputs)]
@@ -68,14 +73,11 @@ def add_rotations(
         UnknownKeyError: a Galois key is missing.
     """
     kernels, level = engine.kernels, a.shape[1] - 1
-    batch, second = a.shape[2], kernels.part(a, 1)
     total = kernels.times_p(a)
     first = kernels.scale(kernels.part(a, 0), engine.p_residues[: level + 1])
-    found = [keys.rotation(step, batch, level) for step in steps]
-    digits = kernels.mod_up(second)
-    for key in found:
-        product = kernels.key_product(second, digits, key.table)
-        total = kernels.automorphism(level, product, key.moved, plus=first, into=total)
+    found = [keys.rotation(step, a.shape[2], level) for step in steps]
+    tables, moves = [key.table for key in found], [key.moved for key in found]
+    kernels.turned(kernels.part(a, 1), tables, moves, plus=first, into=total)
     return kernels.mod_down(level, total, shared=halves)
 
 
@@ -98,24 +100,29 @@ class _Run:
             self.terms.setdefault((term.output, giant), []).append(term)
 
     def rotate_inputs(self, inputs: Sequence[LimbArray]) -> dict[tuple[int, int], LimbArray]:
-        """Return inputs rotated by their baby steps, over QP and times P, or as they are."""
-        if not self.extended:
-            return {(index, 0): limbs for index, limbs in enumerate(inputs)}
-        kernels, slots = self.engine.kernels, self.engine.params.slots
+        """Return inputs rotated by their baby steps, over QP and times P, or over Q."""
+        slots = self.engine.params.slots
         rotated: dict[tuple[int, int], LimbArray] = {}
         for index, limbs in enumerate(inputs):
             steps = {step % slots for step in self.plan.baby_steps(index)}
-            unmoved = kernels.times_p(limbs)
+            turns = sorted(steps - {0})
+            unmoved = self.engine.kernels.times_p(limbs) if self.extended else limbs
             if 0 in steps:
                 rotated[index, 0] = unmoved
-            second, first, digits = kernels.part(limbs, 1), kernels.part(unmoved, 0), None
-            for step in sorted(steps - {0}):
-                key = self.keys.rotation(step, limbs.shape[2], self.level)
-                digits = kernels.mod_up(second) if digits is None else digits
-                product = kernels.key_product(second, digits, key.table)
-                moved = kernels.automorphism(self.level, product, key.moved, plus=first)
-                rotated[index, step] = moved
+            made = self._turned(limbs, unmoved, turns) if turns else []
+            rotated |= {(index, step): a for step, a in zip(turns, made, strict=True)}
         return rotated
+
+    def _turned(self, a: LimbArray, unmoved: LimbArray, steps: Sequence[int]) -> list[LimbArray]:
+        """Rotate an input; `unmoved` is the input itself, over QP if the results are."""
+        kernels = self.engine.kernels
+        found = [self.keys.rotation(step, a.shape[2], self.level) for step in steps]
+        tables, moves = [key.table for key in found], [key.moved for key in found]
+        second, first = kernels.part(a, 1), kernels.part(unmoved, 0)
+        if self.extended:
+            return kernels.turned(second, tables, moves, plus=first)
+        halves = self.engine.halves
+        return kernels.switch_down(second, tables, moves, plus=(first, None), shared=halves)
 
     def output(self, output: int, rotated: Mapping[tuple[int, int], LimbArray]) -> LimbArray:
         """Return one output, over Q."""
@@ -163,8 +170,7 @@ class _Run:
             second = kernels.mod_down(self.level, second)
         else:
             first = kernels.scale(first, self.engine.p_residues[: self.level + 1])
-        product, _ = kernels.switch(second, key.table)
-        return kernels.automorphism(self.level, product, key.moved, plus=first, into=total)
+        return kernels.turned(second, [key.table], [key.moved], plus=first, into=total)[0]
 
     def _products(
         self,
@@ -173,13 +179,29 @@ class _Run:
         rotated: Mapping[tuple[int, int], LimbArray],
     ) -> list[LimbArray]:
         """Sum diagonals times rotated inputs under each giant step; over Q unless extended."""
-        slots = self.engine.params.slots
-        terms = [
-            [(rotated[t.input, t.baby % slots], self._diagonal(t.row)) for t in part]
-            for part in (self.terms[output, giant] for giant in giants)
-        ]
-        return self.engine.kernels.dot_pairs(terms, self.level, extended=self.extended)
+        sums: list[LimbArray] = []
+        for some in self._groups([self.terms[output, giant] for giant in giants]):
+            sums += self._group_products(some, rotated)
+        return sums
 
-    def _diagonal(self, row: int) -> LimbArray:
-        plan, extended = self.plan, self.extended
-        return self.engine.diagonal(plan, self.constants, row, self.level, extended=extended)
+    def _groups(self, parts: Sequence[list[LinearTerm]]) -> Iterator[list[list[LinearTerm]]]:
+        """Group giant steps, so that diagonals that are not kept take little memory."""
+        group: list[list[LinearTerm]] = []
+        most = max(1, _GROUP_BYTES // self.engine.diagonal_bytes(self.level, self.extended))
+        for part in parts:
+            if group and sum(map(len, group)) + len(part) > most:
+                yield group
+                group = []
+            group.append(part)
+        yield group
+
+    def _group_products(
+        self, parts: Sequence[list[LinearTerm]], rotated: Mapping[tuple[int, int], LimbArray]
+    ) -> list[LimbArray]:
+        slots, extended = self.engine.params.slots, self.extended
+        rows = [term.row for part in parts for term in part]
+        found = iter(
+            self.engine.diagonals(self.plan, self.constants, rows, self.level, extended=extended)
+        )
+        terms = [[(rotated[t.input, t.baby % slots], next(found)) for t in part] for part in parts]
+        return self.engine.kernels.dot_pairs(terms, self.level, extended=extended)

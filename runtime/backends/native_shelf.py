@@ -50,7 +50,10 @@ class EngineShelf:
             engine = self._alive.get(place)
             if engine is None:
                 kernels = open_kernels(params, device, threads=threads)
-                engine = NativeEngine(params, kernels, cache_bytes=self._cache_bytes)
+                encoders = threads if device is Device.CPU else 1
+                engine = NativeEngine(
+                    params, kernels, threads=encoders, cache_bytes=self._cache_bytes
+                )
                 self._alive[place] = engine
             self._kept[place] = engine
             self._kept.move_to_end(place)

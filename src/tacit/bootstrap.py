@@ -9,6 +9,7 @@ way (`tacit.fourier`). With the function x the ciphertext is merely refreshed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 from tacit.errors import CircuitError
@@ -58,11 +59,18 @@ class Bootstrap:
         """Return every non-zero rotation step used, for ciphertexts of this many slots."""
         steps = {slots >> i for i in range(1, (slots >> self.log_slots).bit_length())}
         for stages in (self.to_coefficients, self.to_slots):
-            for group in stage_groups(self.log_slots, stages):
-                for step in stage_steps(self.log_slots, group):
-                    giant = giant_step(self.log_slots, group, step)
-                    steps |= {giant, step - giant}
+            steps |= _stages_rotations(self.log_slots, stages)
         return frozenset(step % slots for step in steps) - {0}
+
+
+@lru_cache(maxsize=64)
+def _stages_rotations(log_slots: int, stages: int) -> frozenset[int]:
+    steps: set[int] = set()
+    for group in stage_groups(log_slots, stages):
+        for step in stage_steps(log_slots, group):
+            giant = giant_step(log_slots, group, step)
+            steps |= {giant, step - giant}
+    return frozenset(steps)
 
 
 def stage_groups(log_slots: int, stages: int) -> list[range]:
@@ -85,12 +93,14 @@ def stage_steps(log_slots: int, group: range) -> list[int]:
 def giant_step(log_slots: int, group: range, step: int) -> int:
     """Return the part of a rotation that is made after the products; the rest is made before."""
     stride = 1 << (group[0] - 1)
-    babies = stride * _baby_count([s // stride for s in stage_steps(log_slots, group)])
+    babies = stride * _baby_count(log_slots, group)
     return step // babies * babies
 
 
-def _baby_count(steps: list[int]) -> int:
-    """Choose the power of two for which rotations cost least."""
+@lru_cache(maxsize=256)
+def _baby_count(log_slots: int, group: range) -> int:
+    """Choose the power of two, in units of the stride, for which rotations cost least."""
+    steps = [s >> (group[0] - 1) for s in stage_steps(log_slots, group)]
 
     def cost(babies: int) -> float:
         inner = {s % babies for s in steps} - {0}

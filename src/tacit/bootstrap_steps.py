@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from tacit.bootstrap import Bootstrap, stage_groups
 from tacit.bootstrap_levels import Floats, exponential, raised_level
-from tacit.chebyshev import chebyshev_by_powers, polynomial_by_powers
+from tacit.chebyshev import SumOfProducts, chebyshev_by_powers, polynomial_by_powers
 from tacit.circuit import C, Evaluator
 from tacit.fourier import complex_series
 from tacit.params import CryptoParams, SecretDistribution
@@ -22,6 +23,7 @@ def bootstrap_by_steps(
     series: Floats,
     params: CryptoParams,
     raised: Callable[[C, int], C],
+    fused: SumOfProducts[C] | None = None,
 ) -> C:
     """Run each step of a bootstrap on an evaluator that prices or counts operations.
 
@@ -35,6 +37,7 @@ def bootstrap_by_steps(
         series: shape (2, degree + 1).
         params: the parameters.
         raised: makes a value of level 0 one of the level given.
+        fused: adds up products, see `tacit.chebyshev`.
 
     Raises:
         LevelError: too few levels.
@@ -50,18 +53,21 @@ def bootstrap_by_steps(
     a = _through(evaluator, a, plan, plan.to_slots, params)
     a = evaluator.add(a, evaluator.rotate(a, 1))
     how = exponential(params, plan.period)
-    a = chebyshev_by_powers(evaluator, a, how.coefficients)
+    a = chebyshev_by_powers(evaluator, a, how.coefficients, fused=fused)
     for _ in range(how.doublings):
         a = evaluator.rescale(evaluator.multiply(a, a))
-    a = polynomial_by_powers(evaluator, a, complex_series(series))
+    a = polynomial_by_powers(evaluator, a, complex_series(series), fused=fused)
     return evaluator.add(a, evaluator.rotate(a, 1))
 
 
 def _through(
     evaluator: Evaluator[C], a: C, plan: Bootstrap, stages: int, params: CryptoParams
 ) -> C:
+    level = evaluator.type_of(a).level
     for group in stage_groups(plan.log_slots, stages):
-        matrix = stage_plan(plan.log_slots, group)
+        # Other levels, other matrices: the constants that are left over are shared out by stage.
+        name = f"stage {group} of {stages} from level {level}"
+        matrix = replace(stage_plan(plan.log_slots, group), diagonals=name)
         rows = np.broadcast_to(0.0, (len(matrix.terms), params.slots))
-        a = evaluator.linear([a], matrix, {"rows": rows})[0]
+        a = evaluator.linear([a], matrix, {name: rows})[0]
     return a

@@ -10,10 +10,10 @@ found by a small search for the fewest products of ciphertexts that keeps the de
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from functools import cache
-from typing import Any, Generic
+from typing import Any, Generic, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,27 @@ class _Parity(Enum):
     EVEN = "even"
 
 
+class SumOfProducts(Protocol[C]):
+    """A fused form of what a block of a polynomial adds up before it is rescaled."""
+
+    def __call__(
+        self,
+        level: int,
+        pairs: Sequence[tuple[C, C, int]],
+        scaled: Sequence[tuple[C, float | complex]],
+        addend: C | None,
+    ) -> C:
+        """Return the sum of a b times (1 or 2), of factor a, and of the addend: at least one term.
+
+        Args:
+            level: of the result, whose degree is 2.
+            pairs: a, b and how often, of degree 1 at this level.
+            scaled: a and its factor, of degree 1 at this level or above.
+            addend: of the result's type.
+        """
+        ...
+
+
 def chebyshev_depth(degree: int) -> int:
     """Levels that `chebyshev_by_powers` uses: ceil(log2(degree + 1)), at least 1.
 
@@ -44,7 +65,12 @@ def chebyshev_depth(degree: int) -> int:
 
 
 def chebyshev_by_powers(
-    evaluator: Evaluator[C], a: C, coefficients: Numbers, *, key: str = "chebyshev"
+    evaluator: Evaluator[C],
+    a: C,
+    coefficients: Numbers,
+    *,
+    key: str = "chebyshev",
+    fused: SumOfProducts[C] | None = None,
 ) -> C:
     """Evaluate sum_k coefficients[k] T_k(a) in exactly `chebyshev_depth` levels.
 
@@ -57,17 +83,19 @@ def chebyshev_by_powers(
         coefficients: shape (degree + 1,); trailing zeros are ignored. Complex ones only for an
             evaluator that takes complex scalars.
         key: prefix for the names of the constants, for caches.
+        fused: adds up products; by default one by one.
 
     Raises:
         LevelError: fewer levels left than `chebyshev_depth`.
     """
     c = _trim(_numbers(coefficients))
-    program = _Program(evaluator, a, key, chebyshev_powers(len(c) - 1, _parity(c) is _Parity.ODD))
+    powers = chebyshev_powers(len(c) - 1, _parity(c) is _Parity.ODD)
+    program = _Program(evaluator, a, key, powers, fused)
     if len(c) == 2 or np.any(c[3::2]):
         return program.block(c, chebyshev_depth(len(c) - 1))
     half = c[::2]  # even, but perhaps for c_1 T_1: a polynomial of T_2, plus a multiple of a
     square = program.power(2)
-    inner = _Program(evaluator, square, key, chebyshev_powers(len(half) - 1, odd=False))
+    inner = _Program(evaluator, square, key, chebyshev_powers(len(half) - 1, odd=False), fused)
     budget = chebyshev_depth(len(half) - 1)
     level = evaluator.type_of(square).level - budget + 1
     linear = program.scaled(1, level, c[1].item()) if c[1] else None
@@ -75,7 +103,12 @@ def chebyshev_by_powers(
 
 
 def polynomial_by_powers(
-    evaluator: Evaluator[C], a: C, coefficients: Numbers, *, key: str = "powers"
+    evaluator: Evaluator[C],
+    a: C,
+    coefficients: Numbers,
+    *,
+    key: str = "powers",
+    fused: SumOfProducts[C] | None = None,
 ) -> C:
     """Evaluate sum_k coefficients[k] a^k in exactly `chebyshev_depth` levels.
 
@@ -83,15 +116,24 @@ def polynomial_by_powers(
     as for `chebyshev_by_powers`.
     """
     c = _trim(_numbers(coefficients))
-    program = _PowerProgram(evaluator, a, key, chebyshev_powers(len(c) - 1, odd=False))
+    powers = chebyshev_powers(len(c) - 1, odd=False)
+    program = _PowerProgram(evaluator, a, key, powers, fused)
     return program.block(c, chebyshev_depth(len(c) - 1))
 
 
 class _Program(Generic[C]):
     """Memoised T_k at every level asked for, and the recursive division, for one input."""
 
-    def __init__(self, evaluator: Evaluator[C], a: C, key: str, prepared: frozenset[int]) -> None:
+    def __init__(
+        self,
+        evaluator: Evaluator[C],
+        a: C,
+        key: str,
+        prepared: frozenset[int],
+        fused: SumOfProducts[C] | None,
+    ) -> None:
         self._ev = evaluator
+        self._fused = fused
         self._top = evaluator.type_of(a).level
         self._at: dict[tuple[int, int], C] = {(1, self._top): a}
         self._key = key
@@ -109,12 +151,11 @@ class _Program(Generic[C]):
     def _make(self, k: int, own: int) -> C:
         """Compute 2 T_a T_b - T_(a-b), a + b = k."""
         a, b = _split(k, self._prepared)
-        product = self._ev.multiply(self.power(a, own + 1), self.power(b, own + 1))
-        double = self._ev.add(product, product)
+        pair = (self.power(a, own + 1), self.power(b, own + 1), 2)
         if a == b:
+            double = self._sum(own + 1, [pair], [], None)
             return self._ev.add_plain(self._ev.rescale(double), self._scalar(-1.0))
-        less = self._ev.multiply_plain(self.power(a - b, own + 1), self._scalar(-1.0))
-        return self._ev.rescale(self._ev.add(double, less))
+        return self._ev.rescale(self._sum(own + 1, [pair], [(a - b, -1.0)], None))
 
     def scaled(self, k: int, level: int, factor: float | complex) -> C:
         """Return factor T_k(a) at `level`, degree 2."""
@@ -126,33 +167,43 @@ class _Program(Generic[C]):
         `addend`, of degree 2 and one level above the result, is added.
         """
         level = self._top - budget + 1
-        total = addend
+        pairs: list[tuple[C, C, int]] = []
+        scaled: list[tuple[int, float | complex]] = []
         c = _trim(c)
         while np.any(c[1:]):
             g = _divisor(len(c) - 1, _parity(c), budget, self._prepared)
             if g is None:
-                total = self._add(total, self._leaf(c, level))
+                scaled += [(int(k), c[k].item()) for k in np.flatnonzero(c[1:]) + 1]
                 break
             quotient, c = self._divide(c, g)
-            total = self._add(total, self._times_power(quotient, g, budget))
+            if np.any(quotient[1:]):
+                pairs.append((self.block(quotient, budget - 1), self.power(g, level), 1))
+            else:
+                scaled.append((g, quotient[0].item()))
             c = _trim(c)
-        if total is None:
-            total = self._ev.multiply_plain(self.power(1, level), self._scalar(0.0))
-        result = self._ev.rescale(total)
+        if addend is None and not pairs and not scaled:
+            scaled.append((1, 0.0))
+        result = self._ev.rescale(self._sum(level, pairs, scaled, addend))
         return self._ev.add_plain(result, self._scalar(c[0].item())) if c[0] else result
 
-    def _times_power(self, quotient: Numbers, g: int, budget: int) -> C:
-        power = self.power(g, self._top - budget + 1)
-        if np.any(quotient[1:]):
-            return self._ev.multiply(self.block(quotient, budget - 1), power)
-        return self._ev.multiply_plain(power, self._scalar(quotient[0].item()))
-
-    def _leaf(self, c: Numbers, level: int) -> C:
-        total: C | None = None
-        for k in np.flatnonzero(c[1:]) + 1:
-            plain = self._scalar(c[k].item())
-            total = self._add(total, self._ev.multiply_plain(self.power(int(k), level), plain))
-        assert total is not None
+    def _sum(
+        self,
+        level: int,
+        pairs: Sequence[tuple[C, C, int]],
+        scaled: Sequence[tuple[int, float | complex]],
+        addend: C | None,
+    ) -> C:
+        """Add up products, and multiples of T_k, at `level`, degree 2."""
+        if self._fused is not None:
+            terms = [(self.power(k), factor) for k, factor in scaled]
+            return self._fused(level, pairs, terms, addend)
+        total = addend
+        for a, b, times in pairs:
+            product = self._ev.multiply(a, b)
+            total = self._add(total, self._ev.add(product, product) if times == 2 else product)
+        for k, factor in scaled:
+            total = self._add(total, self.scaled(k, level, factor))
+        assert total is not None  # nothing is rescaled that is no sum
         return total
 
     def _add(self, total: C | None, term: C) -> C:
@@ -170,8 +221,8 @@ class _PowerProgram(_Program[C]):
 
     def _make(self, k: int, own: int) -> C:
         a, b = _split(k, self._prepared)
-        product = self._ev.multiply(self.power(a, own + 1), self.power(b, own + 1))
-        return self._ev.rescale(product)
+        pair = (self.power(a, own + 1), self.power(b, own + 1), 1)
+        return self._ev.rescale(self._sum(own + 1, [pair], [], None))
 
     def _divide(self, c: Numbers, g: int) -> tuple[Numbers, Numbers]:
         return c[g:], c[:g]

@@ -59,15 +59,28 @@ def fit_series(
     """
     if degree < 1 or period < 1.0:
         raise ParameterError("a Fourier extension needs a degree of 1 and a period of 1 or more")
-    points = _NODES_PER_HARMONIC * (degree + 1)
-    x = 0.5 * np.cos(np.pi * (np.arange(points) + 0.5) / points)
+    x = _nodes(degree)
     values = np.asarray(function(x), dtype=np.float64)
     if values.shape != x.shape or not np.all(np.isfinite(values)):
         raise ParameterError("a function to extend must be finite on [-1/2, 1/2]")
-    angles = 2.0 * np.pi / period * np.outer(x, np.arange(degree + 1))
-    basis = np.concatenate([np.cos(angles), np.sin(angles[:, 1:])], axis=1)
-    found = np.linalg.lstsq(basis, values, rcond=cutoff)[0]
+    left, sizes, right = _decomposed(degree, period)
+    kept = sizes > cutoff * sizes[0]
+    found = right[kept].T @ ((left[:, kept].T @ values) / sizes[kept])
     return np.stack([found[: degree + 1], np.concatenate([[0.0], found[degree + 1 :]])])
+
+
+@lru_cache(maxsize=16)
+def _decomposed(degree: int, period: float) -> tuple[Floats, Floats, Floats]:
+    """Return the singular value decomposition of the harmonics on the nodes of `fit_series`."""
+    angles = 2.0 * np.pi / period * np.outer(_nodes(degree), np.arange(degree + 1))
+    basis = np.concatenate([np.cos(angles), np.sin(angles[:, 1:])], axis=1)
+    left, sizes, right = np.linalg.svd(basis, full_matrices=False)
+    return np.asarray(left), np.asarray(sizes), np.asarray(right)
+
+
+def _nodes(degree: int) -> Floats:
+    points = _NODES_PER_HARMONIC * (degree + 1)
+    return np.asarray(0.5 * np.cos(np.pi * (np.arange(points) + 0.5) / points))
 
 
 def evaluate_series(series: Floats, x: Floats, period: float = PERIOD) -> Floats:

@@ -8,6 +8,9 @@ from itertools import pairwise
 from tacit.errors import CircuitError
 from tacit.folds import joint_sums
 
+# How much more memory the diagonals of a map may take over QP, whatever it saves.
+_EXTENSION_BYTES = 1 << 26
+
 
 @dataclass(frozen=True, slots=True)
 class LinearTerm:
@@ -77,6 +80,23 @@ class LinearPlan:
         moves = self.giant_moves(output)
         steps = [step for _, step in moves] + [moves[-1][0]]
         return tuple(step for step in (steps if self.in_sequence else dict(moves)) if step)
+
+    def over_qp(self, n: int, limbs: int, specials: int) -> bool:
+        """Tell whether a backend with double hoisting keeps rotated inputs and diagonals over QP.
+
+        There a rotated input is not divided by P, but every diagonal has rows for the primes of P.
+        A large map of more diagonals than its rotated inputs make up for stays over Q.
+
+        Args:
+            n: coefficients of a polynomial.
+            limbs: of Q, of the inputs.
+            specials: primes of P.
+        """
+        slots = n // 2
+        babies = len({(t.input, t.baby % slots) for t in self.terms if t.baby % slots})
+        rows = specials * len({term.row for term in self.terms})
+        large = 8 * n * rows > _EXTENSION_BYTES
+        return babies > 0 and not (large and rows > 2 * babies * (limbs + specials))
 
     def fold_sums(self) -> list[tuple[int, ...]]:
         """Return, for each group of folds, the rotations whose sum with the value folds it."""

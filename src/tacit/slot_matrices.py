@@ -68,6 +68,7 @@ def coefficients_to_slots(
     return _stages(log_slots, _inverse, groups, factor, repeats)
 
 
+@lru_cache(maxsize=64)
 def stage_plan(log_slots: int, group: range) -> LinearPlan:
     """Return a stage's rotations, without its matrix; both directions have the same."""
     terms = []

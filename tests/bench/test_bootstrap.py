@@ -15,7 +15,8 @@ from tacit.kernels.build import build_if_stale
 
 
 def _request(setting: Setting, engine: str) -> Request:
-    fields = {name: value for name, value in asdict(setting).items() if name != "engines"}
+    apart = ("engines", "threads")
+    fields = {name: value for name, value in asdict(setting).items() if name not in apart}
     return Request(**fields, engine=engine, rounds=1, threads=1)
 
 
@@ -41,5 +42,10 @@ def test_both_engines_are_measured_on_the_same_bootstrap(function: str, tmp_path
 
 
 def test_settings_name_workloads_apart() -> None:
-    settings = (*bootstrap.QUICK, *bootstrap.FULL, *bootstrap.PRECISION)
-    assert len({setting.workload for setting in settings}) == len(settings)
+    for settings in ((*bootstrap.QUICK, *bootstrap.FULL), bootstrap.PRECISION):
+        assert len({setting.workload for setting in settings}) == len(settings)
+    full = {(s.log_n, s.log_scale, s.secret) for s in bootstrap.PRECISION if not s.log_slots}
+    for log_n in bootstrap.SIZES:
+        for log_scale in (34, 40, 50, 58):
+            assert (log_n, log_scale, bootstrap.ENCAPSULATED) in full
+        assert all((log_n, 50, secret) in full for secret in bootstrap.SECRETS)

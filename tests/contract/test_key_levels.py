@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from tacit.circuit import (
     WeightedSumPlan,
     execute,
 )
+from tacit.decompose import linear_by_rotations
 from tacit.errors import ArtifactError, ParameterMismatchError
 from tacit.evaluation_keys import NeededKey, full_key, keys_at, keys_bytes, needed_keys
 from tacit.key_levels import KeyLevels, circuit_key_levels, highest
@@ -52,6 +54,11 @@ class _Recorder(LevelChecker):
 
     def rotate_many(self, a: ValueType, steps: Sequence[int]) -> list[ValueType]:
         return [self.rotate(a, step) for step in steps]
+
+    def linear(
+        self, inputs: Sequence[ValueType], plan: LinearPlan, constants: Mapping[str, Any]
+    ) -> list[ValueType]:
+        return linear_by_rotations(self, inputs, plan, constants)
 
     def multiply(self, a: ValueType, b: ValueType) -> ValueType:
         self.products = max(self.products, a.level)

@@ -66,8 +66,12 @@ static void run_rows(const Setting &s, const tacit_ring *ring, uint32_t batch) {
     const std::vector<const uint64_t *> many(70, a.data());
     const Words weights(rows * 2 * 70, 1);
     uint64_t *targets[2] = {out.data(), x.data()};
-    tacit_combine(ring, rows, mods.data(), batch, 2, 70, many.data(), weights.data(), targets);
+    tacit_combine(ring, rows, mods.data(), batch, 2, 70, many.data(), weights.data(), 0, targets);
     expect(out == x, "equal weights");
+    const Words twice_the_weights(rows * 2 * 2 * 70, 1);
+    tacit_combine(ring, rows, mods.data(), batch, 2, 70, many.data(), twice_the_weights.data(), 1,
+                  targets);
+    expect(out == x, "equal weights in both halves");
     std::vector<uint32_t> table(s.n() / 8);
     tacit_galois_table(s.log_n, 5, table.data());
     tacit_automorphism(ring, rows, mods.data(), batch, table.data(), 5, a.data(), rows - 1,
@@ -114,19 +118,28 @@ static void run_level(const Setting &s, const tacit_ring *ring, uint32_t limbs, 
     std::vector<const uint64_t *> keys;
     for (uint32_t entry = 0; entry < batch; ++entry)
         keys.push_back(entry % 2 ? other.data() : key.data());
-    Words extended(digits * rows * length), scratch(limbs * length), product(2 * rows * length);
-    Words again(product);
-    tacit_mod_up(ring, &basis, batch, a.data(), extended.data(), scratch.data(), keys.data(),
-                 s.dnum, s.full, product.data());
-    tacit_key_product(ring, &basis, batch, a.data(), extended.data(), keys.data(), s.dnum, s.full,
-                      again.data());
-    expect(product == again, "both products");
+    Words extended(digits * rows * length), product(2 * rows * length), again(product);
+    Words scratch((limbs + s.threads * (digits + 2)) * length), sums(2 * s.threads * length);
+    std::vector<uint32_t> table(s.n() / 8);
+    tacit_galois_table(s.log_n, 5, table.data());
+    const tacit_turn turn = {table.data(), 5, limbs, a.data(), 1};
+    for (const tacit_turn *how : {static_cast<const tacit_turn *>(nullptr), &turn}) {
+        tacit_switch(ring, &basis, batch, a.data(), scratch.data(), keys.data(), s.dnum, s.full,
+                     how, product.data());
+        tacit_mod_up(ring, &basis, batch, a.data(), extended.data(), scratch.data());
+        tacit_key_product(ring, &basis, batch, a.data(), extended.data(), keys.data(), s.dnum, s.full,
+                          how, how ? sums.data() : nullptr, again.data());
+        expect(product == again, "both products");
+    }
     const Words small = trimmed(s, key, limbs, digits), small_other = trimmed(s, other, limbs, digits);
     for (uint32_t entry = 0; entry < batch; ++entry)
         keys[entry] = entry % 2 ? small_other.data() : small.data();
     tacit_key_product(ring, &basis, batch, a.data(), extended.data(), keys.data(), digits, limbs,
-                      again.data());
+                      nullptr, nullptr, again.data());
+    tacit_switch(ring, &basis, batch, a.data(), scratch.data(), keys.data(), digits, limbs, nullptr,
+                 product.data());
     expect(product == again, "the product with trimmed keys");
+    tacit_extend(ring, 1, batch, a.data(), 0, rows, nullptr, scratch.data(), extended.data());
     Words out(2 * limbs * length), work(2 * limbs * length), tensor(3 * limbs * length);
     const uint64_t *plus[2] = {a.data(), nullptr};
     tacit_mod_down(ring, &basis, 2, batch, product.data(), plus, shared.data(), out.data());
@@ -139,7 +152,10 @@ static void run_level(const Setting &s, const tacit_ring *ring, uint32_t limbs, 
     uint64_t *const targets[2] = {out.data(), work.data()};
     tacit_dot_pairs(ring, limbs, low.data(), batch, 2, counts, left, right, targets);
     check_below(s, twice, work, batch);
-    tacit_tensor(ring, limbs, batch, pair.data(), pair.data(), tensor.data());
+    const std::vector<const uint64_t *> pairs(35, pair.data());
+    const std::vector<uint32_t> rows_of(35, limbs);
+    tacit_tensor(ring, limbs, batch, 35, pairs.data(), rows_of.data(), pairs.data(),
+                 rows_of.data(), tensor.data());
     if (limbs < 2) return;
     Words lower(2 * (limbs - 1) * length), rows_of_last(2 * length);
     tacit_rescale(ring, &basis, 2, batch, pair.data(), lower.data(), rows_of_last.data());

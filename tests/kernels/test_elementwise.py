@@ -90,6 +90,45 @@ def test_combinations_with_scalars(ring: Ring, terms: int) -> None:
         _same(found[output], wanted)
 
 
+@pytest.mark.parametrize("terms", [1, 70])
+def test_weights_of_the_two_halves_differ(ring: Ring, terms: int) -> None:
+    sources = [_pairs(1)[t % 2] for t in range(terms)]
+    rng, half = np.random.default_rng(terms), 1 << (LOG_N - 1)
+    weights = np.stack([residues(rng, MODULI, 2 * 2 * terms)]).reshape(-1, 2, 2, terms)
+    found = elementwise.combine(ring, sources, weights)
+    for o in range(2):
+        for h, part in enumerate((slice(0, half), slice(half, None))):
+            wanted = sum(
+                reference.integers(a)[:, part] * reference.integers(weights[:, h, o, t])[:, None]
+                for t, a in enumerate(sources)
+            )
+            assert found[o][:, part].tolist() == (wanted % COLUMN).tolist()
+    with pytest.raises(InternalError, match="weights"):
+        elementwise.combine(ring, sources, weights[:, :1])
+
+
+@pytest.mark.parametrize("terms", [1, 2, 33])
+def test_tensor_products_are_added_up_and_limbs_cut_off(ring: Ring, terms: int) -> None:
+    every = _pairs(2)
+    limbs = len(MODULI) - 2
+    pairs = [
+        (np.stack([every[t % 4], every[(t + 1) % 4]]), np.stack([every[3 - t % 4], every[t % 3]]))
+        for t in range(terms)
+    ]
+    out = np.empty((3, limbs, 1 << LOG_N), dtype=np.uint64)
+    elementwise.tensor_sum(ring, pairs, out)
+    exact = [(reference.integers(a), reference.integers(b)) for a, b in pairs]
+    wanted = [
+        sum(a[0] * b[0] for a, b in exact),
+        sum(a[0] * b[1] + a[1] * b[0] for a, b in exact),
+        sum(a[1] * b[1] for a, b in exact),
+    ]
+    for found, numbers in zip(out, wanted, strict=True):
+        assert found.tolist() == (numbers % COLUMN)[:limbs].tolist()
+    with pytest.raises(InternalError, match="limbs or more"):
+        elementwise.tensor_sum(ring, [(x[:, :3].copy(), y) for x, y in pairs], out)
+
+
 def test_a_tensor_product_has_three_components(ring: Ring) -> None:
     rng = np.random.default_rng(0)
     a, b = (np.stack([residues(rng, MODULI, ring.n) for _ in range(2)]) for _ in range(2))

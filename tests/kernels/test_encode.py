@@ -43,6 +43,22 @@ def test_coefficients_are_rounded_and_reduced_exactly(
         assert row.tolist() == wanted
 
 
+def test_ties_go_to_even_and_residues_stay_below_their_prime(
+    instructions: InstructionSet,
+) -> None:
+    log_n = 8
+    moduli = primes(30, log_n) + primes(45, log_n)
+    ring = Ring(log_n, moduli, instructions=instructions)
+    for largest in (2.5, moduli[0] - 0.5, moduli[0] + 1.5, 2.0**50, 2.0**50 + 2.0, 2.0**52 + 1.0):
+        coefficients = np.arange(ring.n, dtype=np.float64) - ring.n / 2 + 0.5
+        coefficients = np.minimum(np.maximum(coefficients, -largest), largest)
+        coefficients[:2] = largest, -largest
+        found = encode.encode(ring, coefficients, 1.0, None, 2)
+        ntt.inverse(ring, found)
+        for row, q in zip(found, moduli, strict=True):
+            assert row.tolist() == [round(float(c)) % q for c in coefficients]
+
+
 @pytest.mark.parametrize("value", [0.0, 1.0, -1.0, 0.1, -1 / 3, 1e-9])
 @pytest.mark.parametrize("scale", [2.0**30, 2.0**59 + 1024.0, 2.0**110])
 def test_one_number_for_all_slots_is_rounded_to_the_nearest(value: float, scale: float) -> None:

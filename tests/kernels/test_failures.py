@@ -285,13 +285,13 @@ def test_arrays_that_do_not_fit_are_refused(keys: NativeKeys) -> None:
     pair = kernels.join([high, high])
     wrong: list[Spoil] = [
         lambda _: kernels.add(low, high),
-        lambda _: kernels.tensor(low, high),
+        lambda _: kernels.multiply(low, high, table),
         lambda _: kernels.join([low, high]),
         lambda _: kernels.add_plain(high, low),
         lambda _: kernels.scale(low, np.ones(3, dtype=np.uint64)),
         lambda _: kernels.key_table([high]),
         lambda _: kernels.key_table([]),
-        lambda _: kernels.switch(kernels.part(pair, 1), table),
+        lambda _: kernels.turned(kernels.part(pair, 1), [table], [kernels.galois(1)]),
         lambda _: kernels.mod_down(2, high),
         lambda _: kernels.rescale(ciphertext(keys, 0, 1).limbs),
         lambda _: kernels.combine([high], kernels.upload(np.ones((2, 1, 1), dtype=np.uint64))),
@@ -316,13 +316,14 @@ def test_what_another_device_made_is_refused(keys: NativeKeys) -> None:
         batch = 1
 
     kernels, other = keys.engine.kernels, Elsewhere()
+    table = kernels.key_table([keys.relinearization_key()])
     a = ciphertext(keys, 2, 1).limbs
     with pytest.raises(InternalError, match="of this device"):
         kernels.add(a, other)
     with pytest.raises(InternalError, match="of this device"):
-        kernels.switch(kernels.part(a, 1), other)
+        kernels.turned(kernels.part(a, 1), [other], [kernels.galois(1)])
     with pytest.raises(InternalError, match="of this device"):
-        kernels.automorphism(2, kernels.times_p(a), other)
+        kernels.turned(kernels.part(a, 1), [table], [other])
     _served(keys)
 
 

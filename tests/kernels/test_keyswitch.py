@@ -9,8 +9,15 @@ import pytest
 
 from tacit.errors import InternalError
 from tacit.kernels import reference
+from tacit.kernels.automorphism import apply, automorphism
 from tacit.kernels.basis import Basis, mod_down, mod_up
-from tacit.kernels.keyswitch import key_product, switch
+from tacit.kernels.keyswitch import (
+    KeyPointers,
+    Turn,
+    key_product,
+    switch,
+    switch_scratch,
+)
 from tacit.kernels.library import InstructionSet
 from tacit.kernels.rescale import rescale
 from tacit.kernels.ring import Ring
@@ -65,6 +72,7 @@ def test_key_switches_equal_plain_ones(
         again = np.empty_like(product)
         out = np.empty((2, limbs, n), dtype=np.uint64)
         scratch = np.empty_like(out)
+        rows_of_scratch = np.empty((switch_scratch(basis), n), dtype=np.uint64)
         for a in _inputs(rng, ring.moduli[:limbs], n)[: 1 if limbs < full else 3]:
             half = reference.integers(key[:, :, rows])
             wanted = reference.key_switch(
@@ -72,13 +80,65 @@ def test_key_switches_equal_plain_ones(
             )
             mod_up(basis, a, digits, scratch[0])
             key_product(basis, a, digits, key, product)
-            switch(basis, a, key, again, digits, scratch[0])
+            switch(basis, a, key, again, rows_of_scratch)
             np.testing.assert_array_equal(product, again)
             mod_down(basis, product, (None, a), out)
             _same(out[0], wanted[0])
             plain = reference.integers(a)
             sums = [(w + p) % q for w, p, q in zip(wanted[1], plain, ring.moduli, strict=False)]
             _same(out[1], sums)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_products_are_permuted_as_afterwards(
+    instructions: InstructionSet, name: str, threads: int, batch: int
+) -> None:
+    ring, full, dnum = _ring(name, instructions, threads)
+    rng = np.random.default_rng(full)
+    keys = [
+        np.stack([[residues(rng, ring.moduli, ring.n) for _ in range(dnum)] for _ in range(2)])
+        for _ in range(batch)
+    ]
+    pointers, moved = (
+        KeyPointers(ring, keys, len(ring.moduli) - full),
+        automorphism(ring, 2 * ring.n - 5),
+    )
+    for limbs in (1, full):
+        basis = Basis(ring, limbs, full, dnum)
+        rows = ring.moduli[:limbs] + ring.moduli[full:]
+        mods, shape = np.tile(basis.mods, 2), (2, basis.rows, batch, ring.n)
+
+        def draw(moduli: tuple[int, ...], batch: int = batch) -> Limbs:
+            entries = [residues(rng, moduli, ring.n) for _ in range(batch)]
+            return np.ascontiguousarray(np.stack(entries, axis=1))
+
+        a, plus = draw(rows[:limbs]), draw(rows)
+        before = np.stack([draw(rows), draw(rows)])
+        product = np.empty(shape, dtype=np.uint64)
+        scratch = np.empty((switch_scratch(basis), batch, ring.n), dtype=np.uint64)
+        switch(basis, a, pointers, product, scratch)
+        digits = np.empty((basis.digits, basis.rows, batch, ring.n), dtype=np.uint64)
+        mod_up(basis, a, digits, np.empty_like(a), batch=batch)
+        for accumulate in (False, True):
+            wanted = before.copy()
+            apply(
+                *(ring, moved, product, mods),
+                plus=plus,
+                accumulate=accumulate,
+                out=wanted,
+                batch=batch,
+            )
+            turn = Turn(moved, plus, accumulate)
+            found = before.copy()
+            switch(basis, a, pointers, found, scratch, turn=turn)
+            np.testing.assert_array_equal(found, wanted)
+            found = before.copy()
+            sums = np.empty((2 * threads, batch, ring.n), dtype=np.uint64)
+            key_product(basis, a, digits, pointers, found, turn=turn, scratch=sums)
+            np.testing.assert_array_equal(found, wanted)
+        with pytest.raises(InternalError, match="scratch"):
+            key_product(basis, a, digits, pointers, product, turn=turn)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -96,11 +156,12 @@ def test_trimmed_keys_have_all_that_lower_levels_read(
         for limbs in range(1, held + 1):
             basis = Basis(ring, limbs, full, dnum)
             a = residues(rng, ring.moduli[:limbs], n)
-            scratch = np.empty_like(a)
+            scratch = np.empty((switch_scratch(basis), n), dtype=np.uint64)
             extended = np.empty((basis.digits, basis.rows, n), dtype=np.uint64)
             wanted, found, again = (np.empty((2, basis.rows, n), dtype=np.uint64) for _ in range(3))
-            switch(basis, a, key, wanted, extended, scratch)
-            switch(basis, a, small, found, extended, scratch)
+            mod_up(basis, a, extended, scratch[:limbs])
+            switch(basis, a, key, wanted, scratch)
+            switch(basis, a, small, found, scratch)
             key_product(basis, a, extended, small, again)
             np.testing.assert_array_equal(found, wanted)
             np.testing.assert_array_equal(again, wanted)

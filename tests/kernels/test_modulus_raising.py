@@ -9,7 +9,7 @@ import pytest
 
 from tacit.kernels import ntt
 from tacit.kernels.library import InstructionSet
-from tacit.kernels.modulus_raising import centred, extend, switch_small
+from tacit.kernels.modulus_raising import extend, switch_small
 from tacit.kernels.ring import Limbs, Ring
 from tacit.moduli import choose_moduli, encapsulation_moduli
 
@@ -42,16 +42,14 @@ def test_coefficients_become_the_same_small_integers(
     coefficients = np.stack([_edges(moduli[0], seed) for seed in (0, 1)])
     a = coefficients.copy()
     ntt.forward(ring, a, np.zeros(2, dtype=np.uint32))
-    raised = extend(ring, a, 0, np.arange(len(moduli), dtype=np.uint32))
+    every = np.arange(len(moduli), dtype=np.uint32)
+    raised = extend(ring, a[:, None, None], 0, every)[:, :, 0]
+    batched = extend(ring, a[None, None], 0, every)[0].transpose(1, 0, 2)
+    np.testing.assert_array_equal(raised, batched)
     ntt.inverse(ring, raised, np.tile(np.arange(len(moduli), dtype=np.uint32), 2))
     for block, source in zip(raised, coefficients, strict=True):
         for row, q in zip(block, moduli, strict=True):
             assert row.tolist() == [_signed(int(c), moduli[0]) % q for c in source]
-
-
-def test_residues_are_centred_around_zero() -> None:
-    residues = np.array([0, 1, 3, 4, 6], dtype=np.uint64)
-    assert centred(residues, 7).tolist() == [0, 1, 3, -3, -1]
 
 
 @pytest.mark.parametrize("log_first", [31, 41, 51, 60])

@@ -186,6 +186,75 @@ def test_constants_are_encoded_once_within_a_limit() -> None:
     assert cache_of.used_bytes == 64
 
 
+def test_constants_worth_more_take_the_place_of_others() -> None:
+    cache_of, values = PlaintextCache(3 * 64), np.ones(4)
+
+    def find(name: str, worth: float, words: int = 8) -> bool:
+        """Return whether it had to be made."""
+        before = cache_of.made
+        cache_of.find(name, values, (), lambda: np.ones(words, dtype=np.uint64), worth)
+        return cache_of.made > before
+
+    assert [find(name, worth) for name, worth in (("a", 1.0), ("b", 2.0), ("c", 1.0))]
+    assert find("d", 1.0)
+    assert find("d", 1.0), "no place: nobody is worth less"
+    assert find("e", 1.5)
+    assert not find("e", 1.5)
+    assert not find("a", 1.0), "of equals the first stays"
+    assert find("c", 1.0), "dropped for e"
+    assert find("large", 1.7, words=24)
+    assert find("large", 1.7, words=24), "not all of them are worth less"
+    assert [find(name, 9.0) for name in "abe"] == [False, False, False]
+    assert find("large", 3.0, words=24)
+    assert not find("large", 3.0, words=24)
+    assert cache_of.used_bytes == cache_of.limit_bytes == 192
+
+
+def test_what_a_request_uses_often_is_kept_where_memory_is_short() -> None:
+    plans = [LinearPlan(1, _plan(4).terms, name, "") for name in ("once", "often")]
+    rng = np.random.default_rng(0)
+    constants = {plan.diagonals: rng.uniform(-1, 1, (4, PARAMS.slots)) for plan in plans}
+    chosen = (plans[0], plans[1], plans[1], plans[1])
+    nodes = tuple(Node(Op.LINEAR, (0,), (1 + i,), plan) for i, plan in enumerate(chosen))
+    types = (ValueType(2), *(ValueType(1) for _ in chosen))
+    circuit = Circuit(PARAMS.slots, (0,), (1, 2, 3, 4), nodes, types, constants)
+    engine = NativeEngine(PARAMS, threads=2)
+    each = engine.diagonal_bytes(2, extended=True)
+    engine = NativeEngine(PARAMS, threads=2, cache_bytes=5 * each)
+    engine.prepare(circuit)
+    assert engine.plaintexts.used_bytes == 5 * each
+    made = engine.plaintexts.made
+    engine.diagonals(plans[1], constants, [0, 1, 2, 3], 2, extended=True)
+    assert engine.plaintexts.made == made == 5
+    again = engine.diagonals(plans[0], constants, [0, 1, 2, 3], 2, extended=True)
+    assert engine.plaintexts.made == made + 3
+    alone = NativeEngine(PARAMS).diagonals(plans[0], constants, [0, 1, 2, 3], 2, extended=True)
+    for a, b in zip(again, alone, strict=True):
+        assert np.array_equal(engine.kernels.download(a), engine.kernels.download(b))
+
+
+def test_a_large_map_stays_over_q_and_gives_the_same(
+    exchange: Exchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    terms = tuple(
+        LinearTerm(0, 0, giant, baby, row)
+        for row, (giant, baby) in enumerate((giant, baby) for giant in (0, 4, 8) for baby in (0, 1))
+    )
+    x = rng.uniform(-1, 1, PARAMS.slots)
+    constants = {"rows": rng.uniform(-1, 1, (6, PARAMS.slots))}
+    wanted = sum(np.roll(constants["rows"][t.row] * np.roll(x, -t.baby), -t.giant) for t in terms)
+    a = exchange.to_native(exchange.encrypt(x, 1))
+    for in_sequence in (False, True):
+        plan = LinearPlan(1, terms, "rows", "", in_sequence=in_sequence)
+        for large in (False, True):
+            monkeypatch.setattr("tacit.linear_plan._EXTENSION_BYTES", 0 if large else 1 << 40)
+            assert exchange.native_keys.engine.over_qp(plan, 1) is not large
+            (made,) = NativeEvaluator(exchange.native_keys).linear([a], plan, constants)
+            found = exchange.decrypt(exchange.to_openfhe(made))
+            np.testing.assert_allclose(found, wanted, atol=2.0**-20)
+
+
 def test_encoded_constants_are_those_of_openfhe_up_to_rounding(exchange: Exchange) -> None:
     values = np.random.default_rng(0).uniform(-1, 1, PARAMS.slots)
     plain = Plain("w", values)

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse import csr_array, diags_array
 
 from tacit.clear_operations import Array
-from tacit.model_compiler.graph import Activation, Affine, Graph, Node, Polynomial, Product
+from tacit.model_compiler.graph import Activation, Affine, Graph, Node, Polynomial
 from tacit.model_compiler.onnx_import import import_onnx
 from tests.model_compiler.onnx_models import build
 
@@ -37,7 +37,7 @@ def _contracted(node: Node) -> Node:
                 csr_array(diags_array(np.full(len(total), factor)) @ m) for m in node.matrices
             )
             return replace(node, matrices=matrices, bias=factor * node.bias)
-        case Product() | Polynomial():
+        case _:
             return node
 
 

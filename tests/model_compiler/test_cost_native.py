@@ -71,7 +71,7 @@ def test_transforms_without_baby_steps_stay_over_q() -> None:
         made = (LinearTerm(0, 0, 8 * g, b, i) for i, (g, b) in enumerate(every))
         return LinearPlan(1, tuple(made), "rows", "")
 
-    over_q = linear_parts(Backend.NATIVE, terms(1, 4), 512, 3)
+    over_q = linear_parts(Backend.NATIVE, terms(1, 4), 512, 3, 2)
     assert over_q == {
         ("diagonal_q", 3): 4,
         ("sum_q", 3): 4,
@@ -80,7 +80,7 @@ def test_transforms_without_baby_steps_stay_over_q() -> None:
         ("down", 3): 1,
         ("rescale", 3): 1,
     }
-    over_qp = linear_parts(Backend.NATIVE, terms(4, 2), 512, 3)
+    over_qp = linear_parts(Backend.NATIVE, terms(4, 2), 512, 3, 2)
     assert over_qp["baby", 3] == 3
     assert over_qp["diagonal", 3] == 8
     assert over_qp["giant", 3] == 1

@@ -19,11 +19,14 @@ from tacit.artifact import Artifact, load, load_public
 from tacit.circuit import execute
 from tacit.errors import InputRangeError, InputShapeError, ParameterError, UnsupportedModelError
 from tacit.model_compiler import CompileOptions, compile_model
-from tacit.model_compiler.pipeline import PASSES
+from tacit.model_compiler.leveled_passes import LEVELED_PASSES
+from tacit.model_compiler.pipeline import FIRST_PASSES
 from tacit.params import CryptoParams, Security
 from tacit.runtime.backends.clear import ClearEvaluator
 
 Floats = NDArray[np.float64]
+
+PASSES = (*FIRST_PASSES, *LEVELED_PASSES)
 
 
 def _perceptron(sizes: Sequence[int], activations: Sequence[str], seed: int = 0) -> onnx.ModelProto:

@@ -1,0 +1,128 @@
+"""The passes of bootstrapped circuits: each activation becomes a bootstrap that applies it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tacit.bootstrap_levels import bootstrap_depth
+from tacit.errors import ParameterError
+from tacit.model_compiler.bootstrap import DEGREES
+from tacit.model_compiler.choose_bootstrapped import choose_bootstrapped, given_stages
+from tacit.model_compiler.choose_params import Choice, describe
+from tacit.model_compiler.compile_state import (
+    Pass,
+    State,
+    calibrate_ranges,
+    check,
+    compute_outputs_once,
+    judge,
+    known,
+)
+from tacit.model_compiler.lowering.plans import PlanChoice, Target, interleaved_plan, latency_plan
+from tacit.model_compiler.passes.bootstrapped import bootstrap_activations, default_plan
+from tacit.model_compiler.passes.calibrate import widened
+from tacit.model_compiler.passes.joins import joint_sizes, longest_way, part_joins
+from tacit.model_compiler.passes.ranges import Source
+from tacit.model_compiler.passes.scale import scale
+from tacit.params import CryptoParams, SecretDistribution, Security
+
+# Bits of the outputs' half range that noise may cost at most, where the user does not say.
+_PRECISION_BITS = 7.5
+# Half widths of what calibration rows show, where the user does not say: what leaves its range by
+# more wraps around, and spoils the whole answer.
+_MARGIN = 1.6
+_AMPLITUDE = 0.5
+# Parameters whose noise the series are fitted for, before the real ones are known.
+_LIKELY_RING, _LIKELY_SCALE = 15, 34
+
+
+def _part_joins(state: State) -> State:
+    graph = known(state.graph)
+    parted = part_joins(graph)
+    return state if parted is graph else calibrate_ranges(replace(state, graph=parted))
+
+
+def _widen_ranges(state: State) -> State:
+    """Leave more room for rows to come than polynomials need."""
+    ranges, options = known(state.ranges), state.options
+    if ranges.source is not Source.DATA or options.margin is not None:
+        return state
+    return replace(state, ranges=widened(known(state.graph), ranges, _MARGIN))
+
+
+def _bootstrap_activations(state: State) -> State:
+    graph, ranges, options = known(state.graph), known(state.ranges), state.options
+    sizes = joint_sizes(graph, ranges.tensors)
+    params = options.params or _likely_params(longest_way(graph))
+    plan = default_plan(params, longest_way(graph) + 2)
+    result = bootstrap_activations(
+        graph,
+        ranges,
+        sizes,
+        params,
+        plan,
+        state.rows,
+        accuracy=options.accuracy,
+        keep_argmax=options.keep_argmax,
+    )
+    return replace(state, graph=result.graph, approximated=result, sizes=sizes)
+
+
+def _likely_params(way: int) -> CryptoParams:
+    """Return parameters of enough depth for any series; never used to encrypt."""
+    kinds = (Security.UNCHECKED_INSECURE, SecretDistribution.SPARSE_ENCAPSULATED)
+    shallow = CryptoParams.choose(_LIKELY_RING, 1, _LIKELY_SCALE, _LIKELY_SCALE + 1, 1, *kinds)
+    plan = default_plan(shallow, way + 2)
+    depth = plan.level + bootstrap_depth(shallow, plan, max(DEGREES))
+    return CryptoParams.choose(_LIKELY_RING, depth, _LIKELY_SCALE, _LIKELY_SCALE + 1, 3, *kinds)
+
+
+def _scale(state: State) -> State:
+    ranges = known(state.ranges).tensors
+    scaled = scale(known(state.graph), ranges, amplitude=_AMPLITUDE, sizes=state.sizes)
+    return replace(state, scaled=scaled, graph=scaled.graph)
+
+
+def _choose_params(state: State) -> State:
+    graph, options = known(state.graph), state.options
+    if options.params is not None:
+        stages = given_stages(graph, options.params, state.times)
+        given = Choice(options.params, 0.0, 0.0, (f"{describe(options.params)}: given",))
+        return replace(state, choice=given, stages=stages)
+    bits = _PRECISION_BITS if options.precision_bits is None else options.precision_bits
+    most = float("inf") if options.max_key_mb is None else options.max_key_mb * 1e6
+    found = choose_bootstrapped(graph, bits, state.times, state.maps, most_key_bytes=most)
+    return replace(state, choice=found.choice, stages=found.stages)
+
+
+def _lower(state: State) -> State:
+    graph, options = known(state.graph), state.options
+    asked = [name for name in options.plans if name != "batch"]
+    if not asked:
+        raise ParameterError("bootstrapped models have no batch plan: ask for the latency plan")
+    most = float("inf") if options.max_key_mb is None else options.max_key_mb * 1e6
+    params, stages = known(state.choice).params, known(state.stages)
+    target = Target(params, state.times, most, state.maps, stages)
+    latency = latency_plan(graph, target)
+    plans = {"latency": latency} if "latency" in asked else {}
+    reasons = {"latency": latency.reason, "batch": "a bootstrap for every element takes too long"}
+    if "interleaved" in asked:
+        made = interleaved_plan(graph, target, latency)
+        if isinstance(made, PlanChoice):
+            plans["interleaved"] = made
+        reasons["interleaved"] = made.reason if isinstance(made, PlanChoice) else made
+    kept = {name: reason for name, reason in reasons.items() if name in options.plans}
+    return replace(state, plans=plans or {"latency": latency}, reasons=kept)
+
+
+BOOTSTRAPPED_PASSES: tuple[tuple[str, Pass], ...] = (
+    ("part residual joins", _part_joins),
+    ("widen ranges", _widen_ranges),
+    ("fit series to activations", _bootstrap_activations),
+    ("compute equal outputs once", compute_outputs_once),
+    ("scale", _scale),
+    ("judge the approximation", judge),
+    ("choose parameters", _choose_params),
+    ("lower", _lower),
+    ("check levels", check),
+)
