@@ -191,7 +191,7 @@ def choose_bootstrap(
             params = _fewest_digits(log_n, plan, degree, log_scale, secret, security)
         except SecurityError:
             continue
-        choice = _priced(params, plan, degree, times)
+        choice = priced_bootstrap(params, plan, degree, times)
         if choice.key_bytes <= max_key_bytes:
             found.append(choice)
     if not found:
@@ -227,6 +227,17 @@ def bootstrapped_params(
     )
 
 
+def default_plan(params: CryptoParams, level: int) -> Bootstrap:
+    """Return a bootstrap to a level, in two stages each way.
+
+    Raises:
+        ParameterError: fewer than four slots.
+    """
+    if params.slots < 4:
+        raise ParameterError(f"bootstrapping needs at least 4 slots, got {params.slots}")
+    return Bootstrap("series", level, params.log_n - 1, 2, 2)
+
+
 def parameters_for(
     log_n: int,
     plan: Bootstrap,
@@ -255,15 +266,16 @@ def parameters_for(
     return _secure(log_n, depth, log_scale, secret, security)
 
 
-def bootstrap_seconds(
+def priced_bootstrap(
     params: CryptoParams, plan: Bootstrap, degree: int, times: MachineTimes
-) -> float:
-    """Predict the time of one bootstrap.
+) -> BootstrapChoice:
+    """Predict what one bootstrap takes.
 
     Raises:
         LevelError: the parameters have too few levels.
     """
-    return predict(_alone(params, plan, degree), params, times).seconds
+    prediction = predict(_alone(params, plan, degree), params, times)
+    return BootstrapChoice(params, plan, prediction.seconds, prediction.key_bytes)
 
 
 def _fewest_digits(
@@ -300,13 +312,6 @@ def _secure(
         except (ParameterError, SecurityError):
             continue
     raise SecurityError(f"no number of digits makes {log_scale} bits secure at N = 2^{log_n}")
-
-
-def _priced(
-    params: CryptoParams, plan: Bootstrap, degree: int, times: MachineTimes
-) -> BootstrapChoice:
-    prediction = predict(_alone(params, plan, degree), params, times)
-    return BootstrapChoice(params, plan, prediction.seconds, prediction.key_bytes)
 
 
 def _alone(params: CryptoParams, plan: Bootstrap, degree: int) -> Circuit:

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from tacit.bootstrap_levels import bootstrap_depth
 from tacit.errors import ParameterError
-from tacit.model_compiler.bootstrap import DEGREES
+from tacit.model_compiler.bootstrap import DEGREES, default_plan
 from tacit.model_compiler.choose_bootstrapped import choose_bootstrapped, given_stages
 from tacit.model_compiler.choose_params import Choice, describe
+from tacit.model_compiler.choose_refreshes import with_best_refreshes
 from tacit.model_compiler.compile_state import (
     Pass,
     State,
@@ -18,10 +19,12 @@ from tacit.model_compiler.compile_state import (
     judge,
     known,
 )
+from tacit.model_compiler.graph import Graph, Node
+from tacit.model_compiler.lowering.depths import is_refreshing, latency_cost, required_levels
 from tacit.model_compiler.lowering.plans import PlanChoice, Target, interleaved_plan, latency_plan
-from tacit.model_compiler.passes.bootstrapped import bootstrap_activations, default_plan
+from tacit.model_compiler.passes.bootstrapped import bootstrap_activations
 from tacit.model_compiler.passes.calibrate import widened
-from tacit.model_compiler.passes.joins import joint_sizes, longest_way, part_joins
+from tacit.model_compiler.passes.joins import joint_sizes, part_joins
 from tacit.model_compiler.passes.ranges import Source
 from tacit.model_compiler.passes.scale import scale
 from tacit.params import CryptoParams, SecretDistribution, Security
@@ -42,6 +45,16 @@ def _part_joins(state: State) -> State:
     return state if parted is graph else calibrate_ranges(replace(state, graph=parted))
 
 
+def _place_refreshes(state: State) -> State:
+    graph, ranges = known(state.graph), known(state.ranges)
+    refreshed = with_best_refreshes(graph, state.times, state.options.params)
+    if refreshed is graph:
+        return state
+    added = {n.output: n.inputs[0] for n in refreshed.nodes if n.output not in graph.shapes}
+    tensors = {**ranges.tensors, **{new: ranges.tensors[old] for new, old in added.items()}}
+    return replace(state, graph=refreshed, ranges=replace(ranges, tensors=tensors))
+
+
 def _widen_ranges(state: State) -> State:
     """Leave more room for rows to come than polynomials need."""
     ranges, options = known(state.ranges), state.options
@@ -53,8 +66,9 @@ def _widen_ranges(state: State) -> State:
 def _bootstrap_activations(state: State) -> State:
     graph, ranges, options = known(state.graph), known(state.ranges), state.options
     sizes = joint_sizes(graph, ranges.tensors)
-    params = options.params or _likely_params(longest_way(graph))
-    plan = default_plan(params, longest_way(graph) + 2)
+    level = max(required_levels(graph, latency_cost, 2)[n.output] for n in _refreshing(graph))
+    params = options.params or _likely_params(level)
+    plan = default_plan(params, level)
     result = bootstrap_activations(
         graph,
         ranges,
@@ -68,11 +82,23 @@ def _bootstrap_activations(state: State) -> State:
     return replace(state, graph=result.graph, approximated=result, sizes=sizes)
 
 
-def _likely_params(way: int) -> CryptoParams:
+def _refreshing(graph: Graph) -> list[Node]:
+    """Return the nodes that become bootstraps.
+
+    Raises:
+        ParameterError: there are none.
+    """
+    found = [node for node in graph.nodes if is_refreshing(node)]
+    if not found:
+        raise ParameterError("nothing in this model needs a bootstrap: compile it without")
+    return found
+
+
+def _likely_params(level: int) -> CryptoParams:
     """Return parameters of enough depth for any series; never used to encrypt."""
     kinds = (Security.UNCHECKED_INSECURE, SecretDistribution.SPARSE_ENCAPSULATED)
     shallow = CryptoParams.choose(_LIKELY_RING, 1, _LIKELY_SCALE, _LIKELY_SCALE + 1, 1, *kinds)
-    plan = default_plan(shallow, way + 2)
+    plan = default_plan(shallow, level)
     depth = plan.level + bootstrap_depth(shallow, plan, max(DEGREES))
     return CryptoParams.choose(_LIKELY_RING, depth, _LIKELY_SCALE, _LIKELY_SCALE + 1, 3, *kinds)
 
@@ -117,6 +143,7 @@ def _lower(state: State) -> State:
 
 BOOTSTRAPPED_PASSES: tuple[tuple[str, Pass], ...] = (
     ("part residual joins", _part_joins),
+    ("place bootstraps", _place_refreshes),
     ("widen ranges", _widen_ranges),
     ("fit series to activations", _bootstrap_activations),
     ("compute equal outputs once", compute_outputs_once),

@@ -7,13 +7,13 @@ leaves the precision asked for and whose keys keep the budget.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
 from tacit.bootstrap import Bootstrap
 from tacit.errors import LevelError, ParameterError, SecurityError
-from tacit.model_compiler.bootstrap import STAGES, bootstrap_seconds, parameters_for
+from tacit.model_compiler.bootstrap import STAGES, parameters_for, priced_bootstrap
 from tacit.model_compiler.choose_params import Candidate, Choice, describe
 from tacit.model_compiler.cost import predict
 from tacit.model_compiler.graph import Fourier, Graph
@@ -28,14 +28,16 @@ from tacit.precision import bits
 
 RINGS = (15, 16, 17)
 SCALES = tuple(range(28, 51, 2))
-MOST_KEY_BYTES = 3e9
+MOST_KEY_BYTES = 3.2e9
 """Of all evaluation keys, where the user sets no limit: more only if nothing fits."""
 # Circuits lowered and priced as a whole; and of these, those that keep precision and key budget.
-_MOST_LOWERED, _MOST_KEPT = 12, 4
+_MOST_LOWERED, _MOST_KEPT = 8, 3
 # Bits by which the precision may be better than another scale in the same ring lets expect.
 _LUCK = 0.75
+# The splits of linear maps, chosen later, can save some keys.
+_KEYS_TO_SAVE = 1.1
 # Beyond this multiple of the best, bootstraps alone take too long to look further.
-_HOPELESS = 1.5
+_HOPELESS = 1.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +68,16 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class _Option:
-    """A combination to be judged; `seconds` are those of its bootstraps."""
+    """A combination to be judged; time and keys are those of its bootstraps alone."""
 
     params: CryptoParams
     stages: Stages
     seconds: float
+    key_bytes: int
+
+
+_Judged = tuple[_Option, Candidate, float]
+"""An option, the whole circuit's figures, and the bytes of all its keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,23 +110,22 @@ def choose_bootstrapped(
     Raises:
         ParameterError: nothing is secure and precise and within the limit on keys.
     """
-    options = sorted(_options(graph, times, rings), key=lambda option: option.seconds)
     judge = _Judge(graph, times, maps)
-    found: list[tuple[_Option, Candidate, float]] = []
-    for option in options:
-        precise = [f for f in found if f[1].precision_bits >= precision_bits]
-        kept = [f for f in precise if f[2] <= min(most_key_bytes, MOST_KEY_BYTES)]
-        best = min((f[1].seconds for f in kept), default=float("inf"))
-        enough = len(kept) >= _MOST_KEPT or (precise and len(found) >= _MOST_LOWERED)
-        if enough or option.seconds > _HOPELESS * best:
-            break
-        if not _is_too_coarse(option, found, precision_bits):
-            found.append((option, *judge(option)))
+    budget = min(most_key_bytes, MOST_KEY_BYTES)
+    options: list[_Option] = []
+    found: list[_Judged] = []
+    for some in (rings[:2], rings[2:]):
+        options += _options(graph, times, some)
+        small = [option for option in options if option.key_bytes <= budget]
+        large = [option for option in options if budget < option.key_bytes <= most_key_bytes]
+        for part in (small, large):
+            if not any(f[1].precision_bits >= precision_bits for f in found):
+                found += _judged(part, judge, precision_bits, budget)
     precise = [f for f in found if f[1].precision_bits >= precision_bits]
     allowed = [f for f in precise if f[2] <= most_key_bytes]
     if not allowed:
         raise ParameterError(_nothing(found, precision_bits, most_key_bytes))
-    modest = [f for f in allowed if f[2] <= MOST_KEY_BYTES]
+    modest = [f for f in allowed if f[2] <= budget]
     option, best_one, _ = (
         min(modest, key=lambda f: f[1].seconds) if modest else min(allowed, key=lambda f: f[2])
     )
@@ -132,6 +138,26 @@ def choose_bootstrapped(
         f"{len(options)} secure combinations of ring, scale and stages",
     )
     return BootstrappedChoice(choice, option.stages)
+
+
+def _judged(
+    options: Sequence[_Option],
+    judge: Callable[[_Option], tuple[Candidate, float]],
+    precision_bits: float,
+    budget: float,
+) -> list[_Judged]:
+    """Lower and price the most promising options, until enough are good."""
+    found: list[_Judged] = []
+    for option in sorted(options, key=lambda option: option.seconds):
+        precise = [f for f in found if f[1].precision_bits >= precision_bits]
+        kept = [f for f in precise if f[2] <= _KEYS_TO_SAVE * budget]
+        best = min((f[1].seconds for f in kept), default=float("inf"))
+        enough = len(kept) >= _MOST_KEPT or (precise and len(found) >= _MOST_LOWERED)
+        if enough or option.seconds > _HOPELESS * best:
+            break
+        if not _is_too_coarse(option, found, precision_bits):
+            found.append((option, *judge(option)))
+    return found
 
 
 def given_stages(graph: Graph, params: CryptoParams, times: MachineTimes) -> Stages:
@@ -148,7 +174,7 @@ def given_stages(graph: Graph, params: CryptoParams, times: MachineTimes) -> Sta
         needs = Needs.of(graph, stages)
         plan = _plan(needs, params.log_n, stages)
         try:
-            seconds = bootstrap_seconds(params, plan, needs.degree, times)
+            seconds = priced_bootstrap(params, plan, needs.degree, times).seconds
         except LevelError:
             continue
         if needs.inputs <= params.depth:
@@ -181,8 +207,8 @@ def _options(graph: Graph, times: MachineTimes, rings: Sequence[int]) -> Iterato
                 params = parameters_for(log_n, plan, needs.degree, log_scale, needs.inputs)
             except (SecurityError, ParameterError):
                 break
-            each = bootstrap_seconds(params, plan, needs.degree, times)
-            yield _Option(params, stages, count * each)
+            each = priced_bootstrap(params, plan, needs.degree, times)
+            yield _Option(params, stages, count * each.seconds, each.key_bytes)
 
 
 def _bootstraps(graph: Graph, slots: int) -> int:
@@ -217,9 +243,7 @@ class _Judge:
         return self._lowered[key]
 
 
-def _is_too_coarse(
-    option: _Option, found: Sequence[tuple[_Option, Candidate, float]], precision_bits: float
-) -> bool:
+def _is_too_coarse(option: _Option, found: Sequence[_Judged], precision_bits: float) -> bool:
     """Tell whether other scales in the same ring show that this one is not precise enough.
 
     Every bit of scale is a bit of precision.
@@ -232,9 +256,7 @@ def _is_too_coarse(
     return bool(likely) and max(likely) < precision_bits - _LUCK
 
 
-def _nothing(
-    found: Sequence[tuple[_Option, Candidate, float]], precision_bits: float, most: float
-) -> str:
+def _nothing(found: Sequence[_Judged], precision_bits: float, most: float) -> str:
     if not found:
         return (
             "no 128-bit secure parameters bootstrap this model: it needs too many levels between "

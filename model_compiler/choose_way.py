@@ -39,9 +39,8 @@ def choose_way(state: State, run: Run) -> State:
         ParameterError: no way has secure parameters.
     """
     graph, asked = known(state.graph), state.options.bootstrap
-    bootstraps = sum(is_refreshing(node) for node in graph.nodes)
-    if asked == "never" or (asked == "auto" and bootstraps == 0):
-        return _said(run(state, LEVELED_PASSES), "no activation to bootstrap, or told not to")
+    if asked == "never":
+        return _said(run(state, LEVELED_PASSES), "as asked for")
     if asked == "always":
         return _said(run(state, BOOTSTRAPPED_PASSES), "as asked for")
     least, most = least_depth(graph), MAX_LOG_QP_128[_LARGEST_RING] // _SMALLEST_SCALE
@@ -82,6 +81,8 @@ def _faster(state: State, run: Run, least_seconds: float) -> State:
         refused = str(error)
     if leveled is not None and known(leveled.approximated).within_budget:
         seconds = _seconds(leveled)
+        if least_seconds == 0.0:
+            return _said(leveled, "no activation needs a bootstrap")
         if seconds <= least_seconds:
             return _said(leveled, f"{seconds:.3g} s without bootstraps, and none is as fast")
     try:

@@ -255,6 +255,7 @@ _RULES: Final[Mapping[str, _Rule]] = MappingProxyType(
         "gelu_tanh": _Rule(0, _gelu_tanh, _at(_GELU_TANH_MINIMUM)),
         "hard_sigmoid": _Rule(2, _hard_sigmoid, _at()),
         "hard_swish": _Rule(0, _hard_swish, _at(-3.0, -1.5, 3.0)),
+        "identity": _Rule(0, np.asarray, _at()),
         "leaky_relu": _Rule(1, _leaky_relu, _at(0.0)),
         "log": _Rule(0, np.log, _at()),
         "mish": _Rule(0, _mish, _at(_MISH_MINIMUM)),

@@ -26,6 +26,8 @@ _SAMPLED_ENTRIES = 1 << 16
 _ROUGHLY_SAMPLED = 1 << 14
 _LEAST_ROWS = 64
 _FOLD = 1.0
+# Orders of an input that are priced for each order of the output, where a map stands alone.
+_LIKELY_SOURCES = 3
 
 # Rotations of a hoisted set cost about a third of others, at any level.
 TYPICAL_COSTS = RotationCosts(hoist=0.5, baby=0.35, giant=1.0, product=0.05)
@@ -161,13 +163,23 @@ class ImageCosts:
             parts = [
                 min(
                     map_cost([entries], [source], target, TYPICAL_COSTS)
-                    for source in self._orders(name)
-                    if _of_one_frame(source, target)
+                    for source in self._likely_sources(name, entries, target)
                 )
                 for name, entries in zip(drawn.node.inputs, drawn.entries, strict=True)
             ]
             totals.append(sum(parts))
         return min(totals)
+
+    def _likely_sources(
+        self, name: str, entries: Coordinates, target: Arrangement
+    ) -> list[Arrangement]:
+        """Return the arrangements of an input that give the fewest diagonals."""
+        fitting = [source for source in self._orders(name) if _of_one_frame(source, target)]
+        if len(fitting) <= _LIKELY_SOURCES:
+            return fitting
+        return sorted(fitting, key=lambda source: len(places_of(entries, source, target)))[
+            :_LIKELY_SOURCES
+        ]
 
     def _orders(self, name: str) -> list[Arrangement]:
         orders = candidates(self._shapes[name], self._planes, self._cells)

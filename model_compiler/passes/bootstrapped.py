@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tacit.bootstrap import Bootstrap
 from tacit.bootstrap_levels import bootstrap_depth, raised_level
 from tacit.chebyshev import chebyshev_depth
-from tacit.errors import LevelError, ModelError, ParameterError
+from tacit.errors import LevelError, ModelError
 from tacit.fourier import evaluate_series
 from tacit.model_compiler.bootstrap import DEGREES, Extension, extend_function
 from tacit.model_compiler.functions import is_defined, real_function
@@ -306,14 +306,3 @@ def _report(
         reach=used,
         bootstrapped=True,
     )
-
-
-def default_plan(params: CryptoParams, level: int) -> Bootstrap:
-    """Return a bootstrap to a level, in two stages each way.
-
-    Raises:
-        ParameterError: fewer than four slots.
-    """
-    if params.slots < 4:
-        raise ParameterError(f"bootstrapping needs at least 4 slots, got {params.slots}")
-    return Bootstrap("series", level, params.log_n - 1, 2, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,3 +43,27 @@ def run_encrypted(
         results = execute(artifact.circuits[plan_name], inputs, exchange.native)
         answers.append([exchange.decrypt(exchange.to_openfhe(result)) for result in results])
     return packing.model_outputs(signature, packing.unpack(plan, np.asarray(answers), count))
+
+
+def run_bootstrapped(
+    artifact: Artifact, rows: Mapping[str, Array], keys_folder: Path, plan_name: str = "latency"
+) -> dict[str, Array]:
+    """Do all that client and server do, with keys in a folder, on the native backend."""
+    from tacit.client.codec import Codec
+    from tacit.client.keys import KeyPair
+    from tacit.runtime.backends.loading import BackendName
+    from tacit.runtime.session import Session
+
+    signature = artifact.signature
+    keys = KeyPair.for_model(signature, keys_folder, allow_insecure=True)
+    frames = [keys.folder.file(entry).read_bytes() for entry in keys.facts.frames]
+    session = Session.open(artifact, frames, backend=BackendName.NATIVE)
+    codec, plan = Codec(signature, keys), signature.plan(plan_name)
+    count = len(next(iter(rows.values())))
+    vectors = packing.pack(plan, packing.core_inputs(signature, rows))
+    answers = [
+        [bytes(frame) for frame in session.run(plan_name, frames).frames]
+        for frames in codec.encrypt(plan, vectors)
+    ]
+    slots = codec.decrypt(plan, answers)
+    return packing.model_outputs(signature, packing.unpack(plan, slots, count))
