@@ -100,6 +100,12 @@ def add_compile(commands: Commands, common: argparse.ArgumentParser) -> None:
         help="whether activations become bootstraps: by predicted time (default), never, or always",
     )
     parser.add_argument(
+        "--known-answer",
+        action="store_true",
+        help="reserve one row of each plan that has room for inputs whose answer is known; "
+        "clients refuse answers in which it came back wrong",
+    )
+    parser.add_argument(
         "--target",
         choices=TARGETS,
         default=TARGETS[0],
@@ -191,6 +197,7 @@ def run_compile(options: argparse.Namespace) -> int:
         input_range=_range(options.input_range),
         keep_on_server=options.keep_on_server,
         bootstrap=options.bootstrap,
+        known_answer=options.known_answer,
         target=Backend(options.target),
         **{name: value for name, value in given.items() if value is not None},
     )

@@ -37,6 +37,7 @@ from tacit.errors import (
     UnknownModelError,
     UserError,
 )
+from tacit.known_answer import check_known_answer
 from tacit.packing import core_inputs, model_outputs, pack, unpack
 from tacit.signature import Plan, Signature
 
@@ -207,6 +208,7 @@ class Client:
             UnknownModelError: no such model or version.
             ServiceError: the server cannot be reached or refuses.
             WireError: the answer is not what the model's signature says.
+            AnswerError: the row with a known answer, where the model has one, came back wrong.
         """
         outputs = self.predict_all(name, inputs, version=version, plan=plan)
         return next(iter(outputs.values()))
@@ -244,6 +246,7 @@ class Client:
             watch.uploaded_bytes = self._upload(keys, signature)
         slots = self._evaluate(_Job(served, keys, plan, watch), vectors)
         with watch.stage("finish"):
+            check_known_answer(signature.params, plan, slots)
             outputs = model_outputs(signature, unpack(plan, slots, rows))
         self._last_timings = watch.finish(plan.name, rows, len(vectors))
         return outputs

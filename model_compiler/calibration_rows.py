@@ -54,6 +54,10 @@ def _row_shaped(name: str, tensors: Mapping[str, Array], shape: tuple[int, ...])
     if name not in tensors:
         raise InputShapeError(f"calibration rows for input {name!r} are missing")
     values = tensors[name]
+    if values.dtype.kind not in "fiub":
+        raise InputShapeError(
+            f"calibration rows for input {name!r} have dtype {values.dtype}: give real numbers"
+        )
     if values.ndim < 1 or int(np.prod(values.shape[1:])) != int(np.prod(shape)):
         expected = ", ".join(["rows", *map(str, shape)])
         raise InputShapeError(

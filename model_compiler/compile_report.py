@@ -8,6 +8,7 @@ from dataclasses import asdict
 import numpy as np
 
 from tacit.circuit import Op
+from tacit.known_answer import KnownAnswer
 from tacit.model_compiler.choose_params import Choice
 from tacit.model_compiler.graph import Affine, Fourier, Graph, Node, Polynomial
 from tacit.model_compiler.lowering.depths import circuit_depth
@@ -36,6 +37,8 @@ def write_report(
     choice: Choice,
     plans: Mapping[str, PlanChoice],
     reasons: Mapping[str, str],
+    reach: Mapping[str, float],
+    known: Mapping[str, KnownAnswer | str],
     pass_seconds: Mapping[str, float],
     times: MachineTimes,
     way: str = "",
@@ -44,7 +47,8 @@ def write_report(
     """Collect what the passes found.
 
     Returns:
-        Keys: model, bootstraps, depth, parameters, ranges, activations, layers, approximation,
+        Keys: model, bootstraps, depth, parameters, ranges, activations, layers (each with `reach`,
+        the part of its output's range that the calibration rows fill), approximation, known_answer,
         plans, plan_reasons, key_bytes, memory, pass_seconds, target, machine.
     """
     return {
@@ -74,13 +78,17 @@ def write_report(
             },
         },
         "activations": [asdict(report) for report in approximated.activations],
-        "layers": [_layer(node) for node in scaled.graph.nodes],
+        "layers": [_layer(node, reach) for node in scaled.graph.nodes],
         "approximation": {
             "error_of_half_range": dict(approximation_error),
             **_approximation(approximated),
         },
         "plans": {name: _plan(plan) for name, plan in plans.items()},
         "plan_reasons": dict(reasons),
+        "known_answer": {
+            name: k if isinstance(k, str) else f"checked to {k.tolerance:.2g} of the half range"
+            for name, k in known.items()
+        },
         "key_bytes": signature.key_bytes,
         "full_key_bytes": signature.full_key_bytes,
         "memory": memory_facts(signature, {n: p.circuit for n, p in plans.items()}),
@@ -170,8 +178,10 @@ def _levels(plan: PlanChoice) -> list[Json]:
     ]
 
 
-def _layer(node: Node) -> Json:
+def _layer(node: Node, reach: Mapping[str, float]) -> Json:
     facts: Json = {"kind": type(node).__name__.lower(), "output": node.output, "from": node.origin}
+    if node.output in reach:
+        facts["reach"] = reach[node.output]
     if isinstance(node, Affine):
         facts["size"] = [len(node.bias), sum(int(m.shape[1]) for m in node.matrices)]
         facts["weights"] = sum(int(m.nnz) for m in node.matrices)

@@ -48,6 +48,7 @@ class State:
         kept: elements still computed of outputs that repeated themselves, by name.
         approximation_error: greatest error of each output due to polynomials, in stored units.
         maps: what all lowerings of the scaled graph share.
+        reach: greatest |stored value| of each tensor on the rows judged; 1 is the range's end.
         plans: the plans made, by name.
         reasons: why each plan asked for was made as it is, or was left out.
         seconds: duration of each pass.
@@ -67,6 +68,7 @@ class State:
     kept: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     scaled: ScaledGraph | None = None
     approximation_error: Mapping[str, float] = field(default_factory=dict)
+    reach: Mapping[str, float] = field(default_factory=dict)
     choice: Choice | None = None
     maps: LinearMaps = field(default_factory=LinearMaps)
     plans: Mapping[str, PlanChoice] = field(default_factory=dict)
@@ -119,13 +121,18 @@ def judge(state: State) -> State:
     scaled, imported = known(state.scaled), known(state.imported)
     rows = state.rows or drawn_rows(imported, known(state.ranges))
     judged = thinned(imported, rows, _MOST_JUDGED_ROWS)
-    exact, got = evaluate(imported, judged), evaluate_scaled(scaled, judged)
+    reach: dict[str, float] = {}
+
+    def observe(name: str, values: Floats) -> None:
+        reach[name] = _greatest(values)
+
+    exact, got = evaluate(imported, judged), evaluate_scaled(scaled, judged, observe)
     errors = {
         name: _greatest(got[name] - exact[name][:, state.kept.get(name, slice(None))])
         / scaled.output_scale[name]
         for name in imported.outputs
     }
-    return replace(state, approximation_error=errors)
+    return replace(state, approximation_error=errors, reach=reach)
 
 
 def _greatest(values: Floats) -> float:

@@ -86,7 +86,8 @@ def _choose_params(state: State) -> State:
 def _lower(state: State) -> State:
     graph, options = known(state.graph), state.options
     most = float("inf") if options.max_key_mb is None else options.max_key_mb * 1e6
-    target = Target(known(state.choice).params, state.times, most, state.maps)
+    params, spare = known(state.choice).params, state.options.known_answer
+    target = Target(params, state.times, most, state.maps, spare_row=spare)
     latency = latency_plan(graph, target) if set(options.plans) - {"batch"} else None
     made: dict[str, PlanChoice | str] = {}
     if latency is not None and "latency" in options.plans:

@@ -140,7 +140,7 @@ def _translate_safely(state: _Import, node: OnnxNode, place: Place) -> None:
         _translate(state, node, place)
     except UnsupportedModelError as error:
         state.problems.extend(error.problems)
-    except (InputShapeError, ValueError, IndexError, TypeError, OverflowError) as error:
+    except (InputShapeError, ValueError, LookupError, TypeError, ArithmeticError) as error:
         raise ModelError(
             f"node {node.name!r} ({node.op}) does not fit its operands: export the model again"
         ) from error

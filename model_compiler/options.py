@@ -49,6 +49,8 @@ class CompileOptions:
         max_key_mb: limit on the evaluation keys of the latency plan, in 10^6 bytes.
         bootstrap: "auto" lets the model and the predicted times decide, "never" makes leveled
             circuits only, "always" turns every activation into a bootstrap.
+        known_answer: reserve a row of each plan that has room for inputs whose answer the
+            signature states; the client refuses answers in which it came back wrong.
         target: the backend whose prices choose parameters and plans; the artifact runs on either.
     """
 
@@ -65,6 +67,7 @@ class CompileOptions:
     plans: tuple[str, ...] = ("latency", "batch")
     max_key_mb: float | None = None
     bootstrap: str = "auto"
+    known_answer: bool = False
     target: Backend = Backend.NATIVE
 
     def __post_init__(self) -> None:

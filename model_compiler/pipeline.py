@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tacit.artifact import Artifact, save
+from tacit.known_answer import KnownAnswer
 from tacit.model_compiler.choose_way import choose_way
 from tacit.model_compiler.compile_report import write_report
 from tacit.model_compiler.compile_state import (
@@ -27,6 +28,7 @@ from tacit.model_compiler.compile_state import (
 )
 from tacit.model_compiler.op_times import reference_times
 from tacit.model_compiler.options import CompileOptions
+from tacit.model_compiler.passes.known_answer import known_answers
 from tacit.model_compiler.public_half import make_signature
 
 Progress = Callable[[str, float], None]
@@ -88,25 +90,29 @@ def _run(
 
 
 def _artifact(state: State) -> Artifact:
-    choice = known(state.choice)
+    choice, scaled = known(state.choice), known(state.scaled)
+    tried = known_answers(scaled, state.plans) if state.options.known_answer else {}
     signature = make_signature(
-        known(state.scaled),
+        scaled,
         known(state.ranges),
         choice.params,
         state.plans,
         state.approximation_error,
         state.options.version,
+        {name: found for name, found in tried.items() if isinstance(found, KnownAnswer)},
     )
     report = write_report(
         signature=signature,
         imported=known(state.imported),
-        scaled=known(state.scaled),
+        scaled=scaled,
         ranges=known(state.ranges),
         approximated=known(state.approximated),
         approximation_error=state.approximation_error,
         choice=choice,
         plans=state.plans,
         reasons=state.reasons,
+        reach=state.reach,
+        known=tried,
         pass_seconds=state.seconds,
         times=state.times,
         way=state.way,

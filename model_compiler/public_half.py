@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tacit.key_levels import circuit_key_levels
+from tacit.known_answer import KnownAnswer
 from tacit.model_compiler.lowering.plans import PlanChoice
 from tacit.model_compiler.passes.calibrate import Ranges
 from tacit.model_compiler.passes.ranges import TensorRange
@@ -26,6 +28,7 @@ def make_signature(
     plans: Mapping[str, PlanChoice],
     approximation_error: Mapping[str, float],
     version: str,
+    known: Mapping[str, KnownAnswer] = MappingProxyType({}),
 ) -> Signature:
     """Describe the plans to a client.
 
@@ -36,6 +39,7 @@ def make_signature(
         plans: by name.
         approximation_error: by output, in stored units.
         version: the model's version.
+        known: the known answer of each plan that has one.
     """
     graph = scaled.graph
     worst = max(approximation_error.values(), default=0.0)
@@ -44,7 +48,8 @@ def make_signature(
         version=version,
         params=params,
         plans=tuple(
-            _plan(name, plan, params, scaled, ranges, worst) for name, plan in plans.items()
+            _plan(name, plan, params, scaled, ranges, worst, known.get(name))
+            for name, plan in plans.items()
         ),
         model_inputs=dict(graph.model_inputs),
         model_outputs=graph.model_outputs,
@@ -61,13 +66,14 @@ def _plan(
     scaled: ScaledGraph,
     ranges: Ranges,
     approximation_error: float,
+    known: KnownAnswer | None,
 ) -> Plan:
     lowered = plan.lowered
     inputs = [_input_spec(n, scaled, ranges.tensors[n], plan) for n in lowered.inputs]
     outputs = [_output_spec(n, scaled, plan) for n in lowered.outputs]
     return Plan(
         name=name,
-        batch=lowered.batch,
+        batch=lowered.batch - (known is not None),
         inputs=tuple(inputs),
         outputs=tuple(outputs),
         rotations=tuple(sorted(lowered.circuit.rotations)),
@@ -76,6 +82,7 @@ def _plan(
         precision_bits=min(bits(plan.error + approximation_error), 53.0),
         bootstraps=lowered.circuit.bootstraps,
         key_levels=circuit_key_levels(lowered.circuit, params),
+        known_answer=known,
     )
 
 

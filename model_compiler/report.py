@@ -58,12 +58,25 @@ def summary_lines(artifact: Artifact) -> list[str]:
     for name, reason in _section(report, "plan_reasons").items():
         if name not in {plan.name for plan in signature.plans}:
             lines.append(f"no plan     {name}: {reason}")
+    for name, text in _section(report, "known_answer").items():
+        lines.append(f"known row   {name}: {text}")
+    lines += _tightest(report)
     for row in _activations(report):
         lines.append("activation  " + ", ".join(row[:1] + row[2:5]))
     approximation = _section(report, "approximation")
     if approximation:
         lines.append("polynomials " + _approximation_text(approximation))
     return lines
+
+
+def _tightest(report: Facts) -> list[str]:
+    """Name the layer whose output comes nearest to the end of its range."""
+    reaching = [layer for layer in report.get("layers", ()) if "reach" in layer]
+    if not reaching:
+        return []
+    layer = max(reaching, key=lambda layer: float(layer["reach"]))
+    reach = 100 * float(layer["reach"])
+    return [f"margins     {layer['from']} comes nearest its range's end, at {reach:.0f} %"]
 
 
 def circuit_lines(artifact: Artifact) -> list[str]:
@@ -257,8 +270,9 @@ def _layers_table(report: Facts) -> str:
         detail = f"degree {layer['degree']}" if "degree" in layer else ""
         weights = f"{layer['weights']} weights" if "weights" in layer else ""
         text = ", ".join(filter(None, (shape, weights, detail)))
-        rows.append([str(layer.get("kind", "")), str(layer.get("from", "")), text])
-    return _table(("kind", "from", "size"), rows)
+        reach = f"{100 * float(layer['reach']):.0f} %" if "reach" in layer else ""
+        rows.append([str(layer.get("kind", "")), str(layer.get("from", "")), text, reach])
+    return _table(("kind", "from", "size", "range reached"), rows)
 
 
 def _activations(report: Facts) -> list[list[str]]:

@@ -38,6 +38,7 @@ class Target:
         most_key_bytes: limit on the evaluation keys of one plan.
         maps: what earlier lowerings of the same graph found out.
         stages: of bootstraps.
+        spare_row: prefer plans with room for a row more than one.
     """
 
     params: CryptoParams
@@ -45,6 +46,7 @@ class Target:
     most_key_bytes: float = float("inf")
     maps: LinearMaps = field(default_factory=LinearMaps)
     stages: Stages = field(default_factory=Stages)
+    spare_row: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +82,10 @@ def latency_plan(graph: Graph, target: Target) -> PlanChoice:
     Raises:
         ParameterError: no split keeps the limit on keys.
     """
-    choices = _within_key_limit(graph, target, _cell_counts(graph, target.params.slots))
+    counts = _cell_counts(graph, target.params.slots)
+    if target.spare_row and len(counts) > 1:
+        counts = counts[:-1]  # the last one fills the ciphertext with one row
+    choices = _within_key_limit(graph, target, counts)
     soonest = min(choice.prediction.seconds for choice in choices)
     close = [c for c in choices if c.prediction.seconds <= _TIE * soonest]
     return max(close, key=lambda choice: choice.lowered.batch)

@@ -206,6 +206,8 @@ class GraphBuilder:
         return wanted if wanted not in self.shapes else self.inner_name(wanted, "again")
 
     def _refuse_large(self, origin: str, size: int, nonzeros: int) -> None:
+        if size == 0:
+            raise ModelError(f"node {origin!r} makes a tensor without elements: remove the node")
         if size > MAX_ROW_ELEMENTS or nonzeros > MAX_NONZEROS:
             raise ModelError(
                 f"node {origin!r} makes {size} elements per row from {nonzeros} weights; at most "

@@ -112,6 +112,7 @@ def _special_rules() -> dict[str, Rule]:
         "ArgMin": argmax,
         "Cast": cast,
         "Clip": clip,
+        "HardSigmoid": hard_sigmoid,
         "Concat": concat,
         "Sum": variadic_sum,
         "Mean": variadic_sum,
@@ -151,6 +152,17 @@ def clip(call: Call) -> list[ClearStep]:
     bounds = {"low": low, "high": high}
     given: dict[str, object] = {key: bound for key, bound in bounds.items() if bound is not None}
     return [ClearStep("clip", (call.value(0).tensor,), (call.output,), given)]
+
+
+def hard_sigmoid(call: Call) -> list[ClearStep]:
+    """clip(alpha x + beta, 0, 1)."""
+    alpha, beta = np.array(call.number("alpha", 0.2)), np.array(call.number("beta", 0.5))
+    name = (call.output,)
+    return [
+        ClearStep("multiply", (call.value(0).tensor,), name, {"right": alpha}),
+        ClearStep("add", name, name, {"right": beta}),
+        ClearStep("clip", name, name, {"low": 0.0, "high": 1.0}),
+    ]
 
 
 def concat(call: Call) -> list[ClearStep]:

@@ -112,6 +112,8 @@ def _transposed_axes(call: Call, spatial: Shape, kernel: Shape) -> tuple[Axis, .
     strides = spatial_list(call, "strides", rank, 1)
     dilations = spatial_list(call, "dilations", rank, 1)
     extra = spatial_list(call, "output_padding", rank, 0)
+    if any(e >= max(s, d) for e, s, d in zip(extra, strides, dilations, strict=True)):
+        call.reject(f"output_padding={list(extra)} must be below the stride or the dilation")
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     full = [(n - 1) * s + r + e for n, s, r, e in zip(spatial, strides, reach, extra, strict=True)]
     wanted, before = _transposed_padding(call, spatial, strides, full)

@@ -96,7 +96,10 @@ def constant_value(node: OnnxNode) -> Constant:
         if isinstance(value, np.ndarray):
             return value
         if key in ("value_float", "value_floats"):
-            return np.asarray(value, dtype=np.float32)
+            numbers = np.asarray(value, dtype=np.float32)
+            if np.isnan(numbers).any():
+                raise ModelError(f"node {node.name!r} (Constant) holds NaN: export again")
+            return numbers
         if key in ("value_int", "value_ints"):
             return np.asarray(value, dtype=np.int64)
         if key in ("value_string", "value_strings"):
@@ -106,7 +109,10 @@ def constant_value(node: OnnxNode) -> Constant:
 
 def _run(node: OnnxNode, arrays: list[Constant | None]) -> list[Constant]:
     if _result_elements(node, arrays) > MAX_FOLDED_ELEMENTS:
-        raise ModelError(f"node {node.name!r} ({node.op}) makes a constant that is too large")
+        raise ModelError(
+            f"node {node.name!r} ({node.op}) makes a constant that is too large: at most "
+            f"{MAX_FOLDED_ELEMENTS} elements are computed ahead of time"
+        )
     names = [name for name, array in zip(node.inputs, arrays, strict=True) if array is not None]
     inputs = [helper.make_tensor_value_info(n, TensorProto.UNDEFINED, None) for n in names]
     outputs = [

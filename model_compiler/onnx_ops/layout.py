@@ -170,10 +170,11 @@ def split(call: Call) -> list[Value]:
         count = max(min(call.integer("num_outputs", len(call.node.outputs)), length), 1)
         step = -(-length // count)
         parts = tuple(max(min(step, length - i * step), 0) for i in range(count))
-    if sum(parts) != length or len(parts) != len(call.node.outputs):
+    outputs = call.node.outputs
+    if sum(parts) != length or len(parts) != len(outputs) or min(parts, default=0) < 0:
         call.reject(f"parts {list(parts)} do not fill an axis of length {length}")
     pieces = np.split(element_numbers(value.shape), np.cumsum(parts)[:-1], axis=axis)
-    named = zip(pieces, call.node.outputs, strict=True)
+    named = zip(pieces, outputs, strict=True)
     return [
         call.builder.select(value, piece, name or call.inner("unused"), call.origin)
         for piece, name in named
@@ -190,6 +191,8 @@ def slice_(call: Call) -> list[Value]:
     steps = (call.integers(4, "steps") if call.has(4) else ()) or (1,) * len(starts)
     if not len(starts) == len(ends) == len(axes) == len(steps):
         call.reject("starts, ends, axes and steps must have the same length")
+    if len({axis % rank_of(value) for axis in axes}) < len(axes):
+        call.reject(f"axes={list(axes)} names an axis twice")
     ranges = [slice(None)] * len(value.shape)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         if axis % rank_of(value) == 0 and start == 0 and step == 1 and end >= call.rows.value:
@@ -214,7 +217,10 @@ def gather(call: Call) -> list[Value]:
             "an embedding: encode the categories one-hot before the model"
         )
     axis = call.row_axis(call.integer("axis", 0), rank_of(call.value(0)))
-    return [_taken(call, call.constant(1, "the indices").astype(np.int64), axis)]
+    indices = call.constant(1, "the indices")
+    if indices.dtype.kind not in "iu":
+        call.reject(f"the indices must be integers, got {indices.dtype}")
+    return [_taken(call, indices.astype(np.int64), axis)]
 
 
 def _taken(call: Call, indices: Indices, axis: int) -> Value:

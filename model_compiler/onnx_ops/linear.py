@@ -68,7 +68,10 @@ def batch_normalization(call: Call) -> list[Value]:
     channels = value.shape[0]
     if any(array.shape != (channels,) for array in (scale, shift, mean, variance)):
         call.reject(f"the statistics must have one number for each of {channels} channels")
-    factor = scale / np.sqrt(variance + call.number("epsilon", 1e-5))
+    widened = variance + call.number("epsilon", 1e-5)
+    if not (widened > 0.0).all():
+        call.reject("variance plus epsilon must be positive: train or export the model again")
+    factor = scale / np.sqrt(widened)
     inner = value.size // channels
     matrix = diagonal_matrix(np.repeat(factor, inner))
     bias = np.repeat(shift - mean * factor, inner)

@@ -50,7 +50,7 @@ CLIENT_ONLY = _names(
     "LessOrEqual Equal Where ReduceMax ReduceMin ReduceProd ReduceLogSumExp Log Sqrt LabelEncoder "
     "ZipMap ClassIndex ClassLabel Sign Floor Ceil Round"
 )
-FLEXIBLE = _names("Relu Tanh Softplus Clip Exp Abs Max Min Pow")
+FLEXIBLE = _names("Relu Tanh Softplus Clip HardSigmoid Exp Abs Max Min Pow")
 RELABEL = _names("Identity Dropout Reshape Flatten Squeeze Unsqueeze")
 SELECTION = _names("Slice Split Gather ArrayFeatureExtractor Expand Transpose GatherColumns")
 LABELS = _names("ClassIndex ClassLabel LabelEncoder ZipMap")
@@ -145,6 +145,10 @@ def nature(wiring: Wiring, node: OnnxNode) -> Nature:
     match node.op:
         case "Sigmoid":
             return Nature.PREFERS_CLIENT
+        case "HardSigmoid" | "Clip" if _is_bounded(node) and wiring.outputs.issuperset(
+            node.outputs
+        ):
+            return Nature.PREFERS_CLIENT
         case "Cast":
             to_float = node.attributes.get("to") in FLOAT_TYPES
             return Nature.RELABEL if to_float else Nature.CLIENT_ONLY
@@ -163,6 +167,12 @@ def nature(wiring: Wiring, node: OnnxNode) -> Nature:
         Nature.SELECTION: SELECTION,
     }
     return next((kind for kind, names in groups.items() if node.op in names), Nature.LINEAR)
+
+
+def _is_bounded(node: OnnxNode) -> bool:
+    """Tell whether values are limited on both sides, as probabilities are."""
+    given = all(node.inputs[1:3]) and len(node.inputs) == 3
+    return node.op == "HardSigmoid" or given or {"min", "max"} <= set(node.attributes)
 
 
 def _wants_client(keep_on_server: bool) -> Callable[[Nature], bool]:

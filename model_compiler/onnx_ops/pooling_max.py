@@ -27,6 +27,7 @@ from tacit.model_compiler.onnx_ops.builder import (
     selection_matrix,
 )
 from tacit.model_compiler.onnx_ops.call import Call, rank_of
+from tacit.model_compiler.onnx_ops.windows import window_axes
 
 _INCREASING: Final = frozenset(
     {"relu", "sigmoid", "tanh", "clip", "softplus", "softsign", "erf", "atan", "asinh", "exp"}
@@ -240,48 +241,16 @@ def _taken(call: Call, value: Value, axis: int, places: Indices) -> Value:
     return call.builder.select(value, numbers, call.inner("taken"), call.origin)
 
 
-def _windows(call: Call, lengths: Sequence[int]) -> list[Window]:
+def _windows(call: Call, lengths: tuple[int, ...]) -> list[Window]:
     """Read kernel, strides, dilations and padding of a pooling node."""
-    sizes = [int(n) for n in call.numbers("kernel_shape")]
-    if len(sizes) != len(lengths) or min(sizes, default=0) < 1:
-        call.reject(f"kernel_shape {sizes} does not fit {len(lengths)} spatial axes")
-    ones = (1.0,) * len(sizes)
-    strides = [int(n) for n in call.numbers("strides") or ones]
-    dilations = [int(n) for n in call.numbers("dilations") or ones]
-    reaches = [(size - 1) * d + 1 for size, d in zip(sizes, dilations, strict=True)]
-    pads = _pads(call, lengths, reaches, strides)
+    kernel = tuple(int(n) for n in call.numbers("kernel_shape"))
     windows = []
-    for axis, length in enumerate(lengths):
-        before, after = pads[axis]
-        room = length + before + after - reaches[axis]
-        if room < 0 or before >= reaches[axis] or after >= reaches[axis]:
-            call.reject(f"a window of {reaches[axis]} does not fit axis {axis + 2} of {length}")
-        overhangs = before or after or call.integer("ceil_mode", 0)
-        if dilations[axis] > 1 and overhangs:
+    for number, axis in enumerate(window_axes(call, lengths, kernel), start=2):
+        reach = (axis.kernel - 1) * axis.dilation + 1
+        if max(axis.before, axis.after) >= reach:
+            call.reject(f"a window of {reach} may lie in the padding of axis {number}: pad less")
+        last = (axis.windows - 1) * axis.stride - axis.before + reach
+        if axis.dilation > 1 and (axis.before or last > axis.size):
             call.reject("dilated windows may not overhang: drop the padding and ceil_mode")
-        count = room // strides[axis] + 1
-        if call.integer("ceil_mode", 0) and room % strides[axis]:
-            count += (count * strides[axis]) < length + before
-        windows.append(Window(sizes[axis], strides[axis], dilations[axis], -before, count))
+        windows.append(Window(axis.kernel, axis.stride, axis.dilation, -axis.before, axis.windows))
     return windows
-
-
-def _pads(
-    call: Call, lengths: Sequence[int], reaches: Sequence[int], strides: Sequence[int]
-) -> list[tuple[int, int]]:
-    given = [int(n) for n in call.numbers("pads")] or [0] * (2 * len(lengths))
-    mode = str(call.attribute("auto_pad", "NOTSET"))
-    if mode in ("NOTSET", "VALID", ""):
-        given = [0] * len(given) if mode == "VALID" else given
-        half = len(lengths)
-        if len(given) != 2 * half or min(given) < 0:
-            call.reject(f"pads {given} do not fit {half} spatial axes")
-        return [(given[axis], given[axis + half]) for axis in range(half)]
-    if mode not in ("SAME_UPPER", "SAME_LOWER"):
-        call.reject(f"auto_pad={mode!r} is not supported")
-    pads = []
-    for length, reach, stride in zip(lengths, reaches, strides, strict=True):
-        total = max((math.ceil(length / stride) - 1) * stride + reach - length, 0)
-        small = total // 2
-        pads.append((small, total - small) if mode == "SAME_UPPER" else (total - small, small))
-    return pads

@@ -22,6 +22,9 @@ MODES = {
     "BRANCH_GTE": (-1.0, False),
 }
 
+# Longest path from a root to a leaf: paths are held for every leaf.
+DEEPEST = 255
+
 
 @dataclass(frozen=True, slots=True)
 class Branch:
@@ -144,6 +147,8 @@ def _walk(
         if branch is None:
             leaves.append(Leaf(key, path))
             continue
+        if len(path) == DEEPEST:
+            call.reject(f"tree {key[0]} is more than {DEEPEST} comparisons deep: prune it")
         true_child, false_child = branch.children
         todo.append((false_child, (*path, (key, not branch.true_is_one)), key))
         todo.append((true_child, (*path, (key, branch.true_is_one)), None))

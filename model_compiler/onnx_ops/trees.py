@@ -37,7 +37,9 @@ def regressor(call: Call) -> list[Value]:
     if aggregate not in ("SUM", "AVERAGE"):
         call.reject(f"aggregate_function={aggregate} is not supported: use SUM or AVERAGE")
     forest = read_forest(call, _features(call))
-    count = max(1, call.integer("n_targets", 1))
+    count = call.integer("n_targets", 1)
+    if count < 1:
+        call.reject(f"n_targets={count} must be at least 1")
     weights = _leaf_weights(call, forest, "target", count)
     if aggregate == "AVERAGE":
         weights = csr_array(weights / len({leaf.key[0] for leaf in forest.leaves}))
@@ -181,8 +183,12 @@ def _leaf_weights(call: Call, forest: Forest, kind: str, count: int) -> csr_arra
         call.reject(f"the attributes {kind}_* must have one entry per leaf value")
     if any(not 0 <= i < count for i in ids):
         call.reject(f"{kind}_ids are outside {count} outputs")
+    call.bounded((count,))
     places = {leaf.key: place for place, leaf in enumerate(forest.leaves)}
     keys = [(int(tree), int(node)) for tree, node in zip(trees, nodes, strict=True)]
+    absent = [key for key in keys if key not in places and key not in forest.branches]
+    if absent:
+        call.reject(f"{kind}_nodeids name node {absent[0][1]}, which tree {absent[0][0]} lacks")
     known = [index for index, key in enumerate(keys) if key in places]
     rows = [int(ids[index]) for index in known]
     columns = [places[keys[index]] for index in known]

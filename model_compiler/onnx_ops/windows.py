@@ -110,7 +110,7 @@ def spatial_list(call: Call, name: str, rank: int, default: int) -> Shape:
 
 def padding_kind(call: Call) -> str:
     """Return auto_pad: NOTSET, VALID, SAME_UPPER or SAME_LOWER."""
-    kind = str(call.attribute("auto_pad", "NOTSET"))
+    kind = str(call.attribute("auto_pad", "")) or "NOTSET"
     if kind not in ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"):
         call.reject(f"auto_pad={kind!r} is unknown: give explicit pads")
     return kind

@@ -169,7 +169,8 @@ def approximate(
     fit = _fitter(ranges, lambda node: domains[node.input])
     some = thinned(graph, rows, search_rows)
     pricer = Pricer(graph, price)
-    ladders = _ladders(graph, fit, pricer, _usable_degrees(max_degree), max_sign_levels)
+    degrees = _usable_degrees(max_degree)
+    ladders = _ladders(graph, fit, pricer, degrees, max_sign_levels, domains)
     results: list[Approximated] = []
     asked = budget
     for _ in range(_ATTEMPTS):
@@ -208,12 +209,22 @@ def _fitter(ranges: Ranges, domain_of: DomainOf) -> Fit:
 
 
 def _ladders(
-    graph: Graph, fit: Fit, pricer: Pricer, degrees: tuple[int, ...], max_sign_levels: int
+    graph: Graph,
+    fit: Fit,
+    pricer: Pricer,
+    degrees: tuple[int, ...],
+    max_sign_levels: int,
+    domains: Mapping[str, Domain],
 ) -> dict[int, tuple[Choice, ...]]:
     """List, for the index of every activation that is not exact, what to choose from."""
     return {
         index: choices_for(
-            node, partial(fit, node), degrees, max_sign_levels, pricer.level_in_products
+            node,
+            partial(fit, node),
+            degrees,
+            max_sign_levels,
+            pricer.level_in_products,
+            domains[node.input],
         )
         for index, node in enumerate(graph.nodes)
         if isinstance(node, Activation) and node.function != "polynomial"

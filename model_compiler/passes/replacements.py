@@ -32,6 +32,7 @@ from tacit.model_compiler.composite import (
 from tacit.model_compiler.functions import BOUND_BY_ZERO, is_defined, real_function
 from tacit.model_compiler.graph import Activation, Affine, Node, Polynomial, Product
 from tacit.model_compiler.passes.domains import Domain
+from tacit.model_compiler.passes.kinks import compose_kinks, kinked_of
 from tacit.model_compiler.polynomial_cost import (
     node_products,
     polynomial_levels,
@@ -120,14 +121,16 @@ class Replacement:
 
     @property
     def levels(self) -> int:
-        """Levels of the chain."""
-        total = 0
+        """Levels of the longest path; an affine map counts nothing, it joins the next one."""
+        deepest = {name: 0 for node in self.nodes for name in node.inputs}
         for node in self.nodes:
+            own = max(deepest[name] for name in node.inputs)
             if isinstance(node, Polynomial):
-                total += polynomial_levels(node.coefficients)
+                own += polynomial_levels(node.coefficients)
             elif isinstance(node, Product):
-                total += 1
-        return total
+                own += 1
+            deepest[node.output] = own
+        return deepest[self.nodes[-1].output]
 
     @property
     def products(self) -> int:
@@ -168,8 +171,10 @@ def replacement(
     Raises:
         ModelError: the function is not finite on the domain.
     """
-    if choice.composite:
+    if choice.composite and kink_of(node) is not None:
         return _composite(node, choice, domain, histogram)
+    if choice.composite:
+        return _by_several_signs(node, choice, domain, size, histogram)
     fitted = _fitted(node, domain, choice.degrees[0], histogram)
     made = _single(node, fitted.coefficients, domain, size)
     return Replacement(
@@ -189,6 +194,7 @@ def choices_for(
     degrees: Degrees,
     most_sign_levels: int,
     level_value: float,
+    domain: Domain,
 ) -> tuple[Choice, ...]:
     """Rank the choices for an activation: each dearer than the one before, and more accurate.
 
@@ -198,13 +204,15 @@ def choices_for(
         degrees: degrees of single polynomials to consider, ascending.
         most_sign_levels: longest composite sign to consider; 0 for none.
         level_value: what a level is worth, in products of ciphertexts.
+        domain: center and half width of the interval to serve.
     """
     built: list[Replacement] = []
     for degree in degrees:
         built.append(build(Choice((degree,))))
         if built[-1].is_negligible:
             break
-    if kink_of(node) is not None and not built[-1].is_negligible:
+    has_signs = kink_of(node) is not None or _kinks_inside(node, domain)
+    if has_signs and not built[-1].is_negligible:
         chosen = [SIGN_DEGREES[n] for n in SIGN_DEGREES if n <= most_sign_levels]
         built += [build(Choice(d, composite=True)) for d in chosen]
     if node.function in BOUND_BY_ZERO:  # a bad tail is multiplied with what made it large
@@ -280,6 +288,36 @@ def _composite(
         float(np.sqrt(weights @ error**2)),
         sign.margin,
         float(size.max()) * (abs(kink.constant) + abs(kink.factor)),
+    )
+
+
+def _kinks_inside(node: Activation, domain: Domain) -> bool:
+    kinked = kinked_of(node)
+    return kinked is not None and bool(kinked.within(domain).terms)
+
+
+def _by_several_signs(
+    node: Activation, choice: Choice, domain: Domain, size: int, histogram: Histogram | None
+) -> Replacement:
+    kinked = kinked_of(node)
+    assert kinked is not None
+
+    def mass(edges: Floats) -> Floats:
+        even = np.diff(edges) / np.ptp(edges)
+        if histogram is None:
+            return np.asarray(even)
+        data = np.diff(histogram.cumulative(edges))
+        return np.asarray((1.0 - _FLOOR) * data / max(data.sum(), 1e-300) + _FLOOR * even)
+
+    made = compose_kinks(node, kinked.within(domain), choice.degrees, domain, size, mass)
+    return Replacement(
+        made.nodes,
+        choice,
+        made.max_error,
+        made.mean_error,
+        made.rms_error,
+        made.margin,
+        made.magnitude,
     )
 
 

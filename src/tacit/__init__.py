@@ -1,7 +1,8 @@
 """Tacit: machine-learning models served over encrypted data.
 
 Everything is loaded on first use, so that `import tacit` needs numpy at most and never loads
-OpenFHE or scikit-learn.
+OpenFHE, scikit-learn or PyTorch. `tacit.compile` and `tacit.finetune` take PyTorch modules (extra:
+torch).
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from tacit.client.training.linear_models import LinearRegression, Ridge
     from tacit.client.training.logistic_regression import LogisticRegression
     from tacit.client.training.release import ReleasePolicy
+    from tacit.model_compiler.torch_export import compile
+    from tacit.model_compiler.torch_finetune import finetune
 
 __version__ = "0.1.0"
 __all__ = [
@@ -29,6 +32,8 @@ __all__ = [
     "ReleasePolicy",
     "Ridge",
     "__version__",
+    "compile",
+    "finetune",
 ]
 
 
@@ -41,11 +46,13 @@ _LAZY = {
     "Party": "tacit.client.party",
     "ReleasePolicy": "tacit.client.training.release",
     "Ridge": "tacit.client.training.linear_models",
+    "compile": "tacit.model_compiler.torch_export",
+    "finetune": "tacit.model_compiler.torch_finetune",
 }
 
 
 def __getattr__(name: str) -> object:
-    """Load the client's classes on first use."""
+    """Load a name on first use."""
     if name not in _LAZY:
         raise AttributeError(f"module 'tacit' has no attribute {name!r}")
     return getattr(importlib.import_module(_LAZY[name]), name)

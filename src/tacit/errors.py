@@ -35,6 +35,8 @@
     │   │   ├── KeyMismatchError       made under another key
     │   │   └── ReplayError            a request that was already answered
     │   ├── ForeignBytesError        OpenFHE's serialised objects
+    │   ├── AnswerError              an answer that fails its known-answer check
+    │   │   └── OverflowedAnswerError, WrongAnswerError
     │   └── ArtifactError            a compiled model on disk
     └── InternalError              our own bug, or a limit the compiler should have kept
         ├── LevelError               no level left
@@ -280,6 +282,24 @@ class ForeignBytesError(DamagedInputError):
     """OpenFHE's serialised bytes are not what this version writes."""
 
     code = "foreign_bytes"
+
+
+class AnswerError(DamagedInputError):
+    """The row with a known answer came back wrong, so the answer is not to be used."""
+
+    code = "answer"
+
+
+class OverflowedAnswerError(AnswerError):
+    """Values outgrew their range, or the server used other evaluation keys."""
+
+    code = "answer_overflowed"
+
+
+class WrongAnswerError(AnswerError):
+    """The server computed something else: other weights, another circuit, or a fault."""
+
+    code = "answer_wrong"
 
 
 class ArtifactError(DamagedInputError):

@@ -68,7 +68,7 @@ def model_outputs(
 
 
 def pack(plan: Plan, tensors: Mapping[str, Floats], *, clip: bool = False) -> Floats:
-    """Scale and place core inputs.
+    """Scale and place core inputs, and the row with a known answer where the plan has one.
 
     Args:
         plan: the plan to pack for.
@@ -83,18 +83,23 @@ def pack(plan: Plan, tensors: Mapping[str, Floats], *, clip: bool = False) -> Fl
     """
     stored = [_to_stored(spec, tensors[spec.name], clip) for spec in plan.inputs]
     rows = len(stored[0])
-    starts = range(0, rows, plan.batch)
     return np.stack(
         [
             np.concatenate(
                 [
-                    spec.layout.pack(values[start : start + plan.batch])
+                    _placed(plan, spec, values[start : start + plan.batch])
                     for spec, values in zip(plan.inputs, stored, strict=True)
                 ]
             )
-            for start in starts
+            for start in range(0, rows, plan.batch)
         ]
     )
+
+
+def _placed(plan: Plan, spec: TensorSpec, rows: Floats) -> Floats:
+    if plan.known_answer is not None:
+        rows = plan.known_answer.with_rows(spec, rows)
+    return spec.layout.pack(rows)
 
 
 def unpack(plan: Plan, vectors: Floats, rows: int) -> dict[str, Floats]:

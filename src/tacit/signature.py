@@ -18,6 +18,7 @@ from tacit.clear_steps import ClearStep
 from tacit.errors import ArtifactError
 from tacit.evaluation_keys import NeededKey, full_key, keys_at, keys_bytes
 from tacit.key_levels import KeyLevels, highest
+from tacit.known_answer import KnownAnswer
 from tacit.layout import Layout
 from tacit.params import CryptoParams
 
@@ -58,7 +59,7 @@ class Plan:
     """One way to run the model: "latency", "batch", …
 
     Attributes:
-        batch: rows per evaluation.
+        batch: rows per evaluation; the layouts may hold one more, for the known answer.
         rotations: rotation steps (left, in slots) whose Galois keys the plan needs.
         relinearization: whether it needs the relinearisation key.
         seconds: predicted evaluation time on the reference machine.
@@ -66,6 +67,7 @@ class Plan:
         bootstraps: whether it needs the keys of bootstrapping (`needed_keys`).
         key_levels: the highest level at which each of these keys is used; None for the top of the
             parameters, as in artifacts that do not say.
+        known_answer: what the reserved row holds and must answer, or None.
     """
 
     name: str
@@ -78,6 +80,11 @@ class Plan:
     precision_bits: float
     bootstraps: bool = False
     key_levels: KeyLevels | None = None
+    known_answer: KnownAnswer | None = None
+
+    def __post_init__(self) -> None:
+        if self.known_answer is not None:
+            self.known_answer.check_fits(self)
 
     def key_levels_for(self, params: CryptoParams) -> KeyLevels:
         """Return the highest level at which each key is used."""
@@ -259,6 +266,7 @@ class Signature:
 
 def _plan_to_json(plan: Plan) -> dict[str, object]:
     levels = {} if plan.key_levels is None else {"key_levels": plan.key_levels.to_json()}
+    known = plan.known_answer
     return {
         "name": plan.name,
         "batch": plan.batch,
@@ -270,7 +278,27 @@ def _plan_to_json(plan: Plan) -> dict[str, object]:
         "precision_bits": plan.precision_bits,
         "bootstraps": plan.bootstraps,
         **levels,
+        **({} if known is None else {"known_answer": _known_to_json(known)}),
     }
+
+
+def _known_to_json(known: KnownAnswer) -> dict[str, object]:
+    return {
+        "inputs": {name: values.tolist() for name, values in known.inputs.items()},
+        "outputs": {name: values.tolist() for name, values in known.outputs.items()},
+        "tolerance": known.tolerance,
+    }
+
+
+def _known_from_json(value: object) -> KnownAnswer | None:
+    if value is None:
+        return None
+    fields = _mapping(value)
+    inputs, outputs = (
+        {n: np.asarray(v, dtype=np.float64) for n, v in _mapping(fields[kind]).items()}
+        for kind in ("inputs", "outputs")
+    )
+    return KnownAnswer(inputs, outputs, float(str(fields["tolerance"])))
 
 
 def _plan_from_json(fields: dict[str, object]) -> Plan:
@@ -287,6 +315,7 @@ def _plan_from_json(fields: dict[str, object]) -> Plan:
         key_levels=(
             KeyLevels.from_json(_mapping(fields["key_levels"])) if "key_levels" in fields else None
         ),
+        known_answer=_known_from_json(fields.get("known_answer")),
     )
 
 

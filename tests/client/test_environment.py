@@ -61,8 +61,16 @@ def test_unknown_names_of_the_package_are_attribute_errors() -> None:
     with pytest.raises(AttributeError, match="'Klient'"):
         tacit.Klient  # noqa: B018
     estimators = {"Connection", "LinearRegression", "LogisticRegression", "Ridge"}
-    others = {"AsyncClient", "Client", "ReleasePolicy", "__version__"}
-    assert set(tacit.__all__) == estimators | others
+    others = {
+        "AsyncClient",
+        "Client",
+        "Party",
+        "ReleasePolicy",
+        "__version__",
+        "compile",
+        "finetune",
+    }
+    assert set(tacit.__all__) == estimators | others | {"compile", "finetune"}
 
 
 def test_this_environment_is_usable() -> None:

@@ -104,6 +104,10 @@ def _in_double(model: onnx.ModelProto) -> onnx.ModelProto:
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 _widen(attribute.t)
+            if node.op_type == "Constant" and attribute.name in ("value_float", "value_floats"):
+                value = np.array(helper.get_attribute_value(attribute), dtype=np.float32)
+                wide = numpy_helper.from_array(value.astype(np.float64))
+                attribute.CopyFrom(helper.make_attribute("value", wide))
             if node.op_type == "Cast" and attribute.name == "to" and attribute.i == 1:
                 attribute.i = TensorProto.DOUBLE
     return double

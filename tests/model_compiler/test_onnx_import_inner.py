@@ -234,7 +234,7 @@ def test_a_comparison_is_computed_once_for_all_that_read_it() -> None:
     [
         ("Y, I = MaxPool<kernel_shape=[2]>(H)", (1, 6), "positions"),
         ("Y = MaxPool<kernel_shape=[2, 2]>(H)", (1, 6), "spatial axes"),
-        ("Y = MaxPool<kernel_shape=[9]>(H)", (1, 6), "does not fit"),
+        ("Y = MaxPool<kernel_shape=[9]>(H)", (1, 6), "larger"),
         ("Y = MaxPool<kernel_shape=[2], dilations=[2], pads=[1, 1]>(H)", (1, 6), "dilated"),
         ("Y = ReduceMax(H)", (6,), "mix rows"),
     ],
