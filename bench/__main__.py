@@ -12,6 +12,7 @@ from rich.console import Console
 
 from bench import (
     bootstrap,
+    deep,
     engine,
     heart,
     keys,
@@ -37,6 +38,7 @@ examples:
   python -m bench mlp --peers orion --rounds 20
   python -m bench logreg --quick --peers none --json logreg.jsonl
   python -m bench heart --heart ~/heart-disease
+  python -m bench deep --models ~/models --data ~/images
   python -m bench operations --backend native --write-cost-table
   python -m bench predicted --backend native
   python -m bench training --heart ~/heart-disease --kills 50
@@ -61,6 +63,7 @@ QUESTIONS = {
         Question(logreg.NAME, logreg.SUMMARY, logreg.run, logreg.draw),
         Question(mlp.NAME, mlp.SUMMARY, mlp.run, mlp.draw),
         Question(lenet.NAME, lenet.SUMMARY, lenet.run, lenet.draw),
+        Question(deep.NAME, deep.SUMMARY, deep.run, deep.draw),
         Question(heart.NAME, heart.SUMMARY, heart.run, heart.draw),
         Question(predicted.NAME, predicted.SUMMARY, predicted.run, predicted.draw),
         Question(engine.NAME, engine.SUMMARY, engine.run, engine.draw),
@@ -97,6 +100,8 @@ def main(arguments: Sequence[str] | None = None, console: Console | None = None)
         chosen.threads,
         chosen.instructions,
         chosen.kills,
+        chosen.models,
+        chosen.data,
     )
     answer = question.run(options, console)
     path: Path = chosen.json or RESULTS / f"{question.name}.jsonl"
@@ -182,6 +187,12 @@ def _parser() -> argparse.ArgumentParser:
         default=0,
         metavar="N",
         help="training only: kill the server at N random moments and start it again",
+    )
+    parser.add_argument(
+        "--models", type=Path, metavar="DIR", help="deep only: folder with the ONNX files"
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="deep only: folder with cifar10/*.npz"
     )
     return parser
 

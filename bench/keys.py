@@ -125,11 +125,12 @@ def training(rows: int, features: int, iterations: int, degree: int) -> Keys:
 
 
 def bootstrapped_network(log_n: int, usable_levels: int, degree: int, log_scale: int) -> Keys:
-    """Return the keys of convolutions at the levels that bootstraps of all slots leave."""
+    """Return the keys of convolutions at the levels that bootstraps of all slots leave.
+
+    The bootstrap is the fastest one whose own keys take less than 4 GB.
+    """
     times = reference_times()
-    choice = choose_bootstrap(
-        usable_levels, degree, log_scale, times, log_ns=(log_n,), max_key_bytes=float("inf")
-    )
+    choice = choose_bootstrap(usable_levels, degree, log_scale, times, log_ns=(log_n,))
     circuit = _network(choice.params, choice.plan, usable_levels, degree)
     stages = f"{choice.plan.to_coefficients} and {choice.plan.to_slots} stages"
     workload = f"residual network, N = 2^{log_n}, {log_scale}-bit primes, {stages}"

@@ -82,18 +82,20 @@ def draw_training(records: Sequence[Record], path: Path) -> None:
     figure = Figure(figsize=(13, 3.8), layout="constrained")
     axes = figure.subplots(1, 4)
     losses = {r.workload: r.samples for r in records if r.metric == "auc_loss_vs_sklearn_by_fold"}
-    if losses:
-        axes[0].boxplot(list(losses.values()), vert=False)
-        axes[0].set_yticks(range(1, len(losses) + 1), list(losses), fontsize=7)
+    for height, folds in enumerate(losses.values()):
+        axes[0].plot(folds, [height] * len(folds), "o", alpha=0.6, color=COLOURS["tacit"])
+    axes[0].set_yticks(range(len(losses)), list(losses), fontsize=7)
     axes[0].axvline(0.005, color="black", linewidth=1, linestyle="--")
     axes[0].set_title("AUC lost against scikit-learn, by fold", fontsize=9)
     for panel, axis in zip(axes[1:], ("rows", "features", "iterations"), strict=True):
         for metric in ("fit_seconds", "server_seconds"):
             points = _scaling_points(records, axis, metric)
-            panel.plot(*zip(*points, strict=True), "o-", label=metric) if points else None
+            if points:
+                panel.plot(*zip(*points, strict=True), "o-", label=metric)
         panel.set(xlabel=axis, ylabel="s")
         panel.set_ylim(bottom=0.0)
-        panel.legend(fontsize=7)
+        if panel.lines:
+            panel.legend(fontsize=7)
     _save(figure, records, path)
 
 

@@ -32,6 +32,8 @@ class Options:
         threads: numbers of threads for `engine`, or none for its own choice.
         instructions: instruction set of the native kernels for `engine`, or None for the best.
         kills: how often `training` kills the server.
+        models: folder with the ONNX files of `deep`.
+        data: folder with the images of `deep`.
     """
 
     quick: bool = False
@@ -44,6 +46,8 @@ class Options:
     threads: Sequence[int] = ()
     instructions: str | None = None
     kills: int = 0
+    models: Path | None = None
+    data: Path | None = None
 
     def pace(self, rounds: int) -> Pace:
         """Return the pace, given the question's own number of rounds."""

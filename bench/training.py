@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,11 +25,13 @@ from bench.question import Answer, Options
 from bench.record import Record, Surroundings, look_around
 from bench.report import format_bytes, format_seconds
 from bench.task import Array
-from bench.training_fits import Fit, fit, forget
+from bench.training_fits import Fit, fit, forget, keys_of
 from bench.training_kills import LARGEST_WEIGHT_ERROR
 from bench.training_server import TrainingServer
 from bench.training_sets import Labels, Patients, framingham_like, sets
 from tacit.client.training.connection import Connection
+from tacit.client.training.http_trainer import HttpTrainer
+from tacit.client.training.linear_models import Ridge
 from tacit.client.training.logistic_regression import LogisticRegression
 
 __all__ = ["NAME", "SUMMARY", "draw", "run"]
@@ -62,7 +65,12 @@ class _Course:
         return found
 
     def note(
-        self, workload: str, metric: str, unit: str, samples: Sequence[float], found: Fit
+        self,
+        workload: str,
+        metric: str,
+        unit: str,
+        samples: Sequence[float],
+        parameters: dict[str, object],
     ) -> None:
         """Keep a record."""
         self.answer.records.append(
@@ -74,7 +82,7 @@ class _Course:
                 value=statistics.median(samples),
                 unit=unit,
                 threads=THREADS,
-                parameters=found.parameters,
+                parameters=parameters,
                 runs=len(samples),
                 hardware=self.around.hardware,
                 commit=self.around.commit,
@@ -86,22 +94,22 @@ class _Course:
 
     def note_costs(self, workload: str, fits: Sequence[Fit]) -> None:
         """Keep records of times, bytes and errors."""
-        first = fits[0]
-        self.note(workload, "fit_seconds", "s", [f.fit_seconds for f in fits], first)
-        self.note(workload, "server_seconds", "s", [f.server_seconds for f in fits], first)
-        self.note(workload, "weight_error_vs_clear", "1", [f.weight_error for f in fits], first)
-        self.note(workload, "key_bytes", "bytes", [first.key_bytes], first)
-        self.note(workload, "upload_bytes", "bytes", [first.upload_bytes], first)
+        first, parameters = fits[0], fits[0].parameters
+        self.note(workload, "fit_seconds", "s", [f.fit_seconds for f in fits], parameters)
+        self.note(workload, "server_seconds", "s", [f.server_seconds for f in fits], parameters)
+        errors = [f.weight_error for f in fits]
+        self.note(workload, "weight_error_vs_clear", "1", errors, parameters)
+        self.note(workload, "key_bytes", "bytes", [first.key_bytes], parameters)
+        self.note(workload, "upload_bytes", "bytes", [first.upload_bytes], parameters)
         self.console.print(
             f"{workload}: fit {format_seconds(statistics.median(f.fit_seconds for f in fits))}, "
             f"server {format_seconds(statistics.median(f.server_seconds for f in fits))}, "
-            f"weight error {max(f.weight_error for f in fits):.1e}, "
+            f"weight error {max(errors):.1e}, "
             f"keys {format_bytes(first.key_bytes)}, rows {format_bytes(first.upload_bytes)}",
             highlight=False,
         )
-        worst = max(f.weight_error for f in fits)
-        if worst > LARGEST_WEIGHT_ERROR:
-            self.answer.failures.append(f"{workload}: weights are off by {worst:.1e}")
+        if max(errors) > LARGEST_WEIGHT_ERROR:
+            self.answer.failures.append(f"{workload}: weights are off by {max(errors):.1e}")
 
 
 def run(options: Options, console: Console) -> Answer:
@@ -117,6 +125,7 @@ def run(options: Options, console: Console) -> Answer:
             for patients in sets(options.heart):
                 _accuracy(course, patients)
             _costs(course)
+            _ridge(course)
             _scaling(course)
             _long_run(course)
             if options.kills:
@@ -154,8 +163,8 @@ def _accuracy(course: _Course, patients: Patients) -> None:
         ("accuracy_loss_vs_sklearn", accuracy, LARGEST_ACCURACY_LOSS),
     ):
         mean = float(np.mean(losses))
-        course.note(patients.name, f"{metric}_by_fold", "1", losses, fits[0])
-        course.note(patients.name, metric, "1", [mean], fits[0])
+        course.note(patients.name, f"{metric}_by_fold", "1", losses, fits[0].parameters)
+        course.note(patients.name, metric, "1", [mean], fits[0].parameters)
         course.console.print(f"{patients.name}: {metric} {mean:+.4f}", highlight=False)
         if mean > limit:
             course.answer.failures.append(f"{patients.name}: {metric} {mean:+.4f}, limit {limit}")
@@ -170,6 +179,37 @@ def _costs(course: _Course) -> None:
         model = course.model(iterations=5, degree=degree, where="client")
         fits = [course.trained(model, patients.rows, patients.labels) for _ in range(repeats)]
         course.note_costs(f"{patients.name}, 5 iterations, degree {degree}", fits)
+
+
+def _ridge(course: _Course) -> None:
+    """Compare ridge regression with scikit-learn's: by moments, and by iterations."""
+    from sklearn.datasets import load_diabetes
+    from sklearn.linear_model import Ridge as Reference
+
+    rows, targets = load_diabetes(return_X_y=True)
+    wanted = Reference(alpha=1.0).fit(rows, targets).coef_
+    for solver in ("moments", "gradient"):
+        model = Ridge(course.connection, alpha=1.0, solver=solver, where="client")
+        HttpTrainer(course.connection).make_ready(model.request(rows, targets).task)
+        start = time.perf_counter()
+        model.fit(rows, targets)
+        seconds = time.perf_counter() - start
+        error = float(np.abs(model.coef_ - wanted).max() / np.abs(wanted).max())
+        workload = f"ridge 442x10, {solver}"
+        keys = keys_of(model)
+        parameters = dict(keys.params.to_json())
+        for metric, unit, value in (
+            ("fit_seconds", "s", seconds),
+            ("coefficient_error_vs_sklearn", "1", error),
+            ("key_bytes", "bytes", keys.facts.key_bytes),
+        ):
+            course.note(workload, metric, unit, [value], parameters)
+        course.console.print(
+            f"{workload}: fit {format_seconds(seconds)}, coefficients off by {error:.1e} of the "
+            f"largest, keys {format_bytes(keys.facts.key_bytes)}",
+            highlight=False,
+        )
+        forget(course.connection, model.job_id_)
 
 
 def _scaling(course: _Course) -> None:

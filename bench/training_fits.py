@@ -10,8 +10,10 @@ import numpy as np
 
 from bench.task import Array
 from bench.training_sets import Labels
+from tacit.client.keys import KeyPair
 from tacit.client.training.connection import Connection
-from tacit.client.training.http_trainer import HttpTrainer, service_of
+from tacit.client.training.estimator import Estimator
+from tacit.client.training.http_trainer import HttpModel, HttpTrainer, service_of
 from tacit.client.training.logistic_regression import LogisticRegression
 from tacit.client.training.records import read_record
 from tacit.client.training.simulated import SimulatedTrainer
@@ -58,8 +60,8 @@ def fit(model: LogisticRegression, rows: Array, labels: Labels, *, warm: bool = 
     start = time.perf_counter()
     fitted = model.fit(rows, labels).download()
     seconds = time.perf_counter() - start
-    remote = fitted._fitted_remote()
-    plan, keys = remote.plan, remote.codec.keys  # type: ignore[attr-defined]
+    remote = remote_of(fitted)
+    plan, keys = remote.plan, remote.codec.keys
     return Fit(
         fitted.weights_,
         clear_twin(fitted, rows, labels),
@@ -70,6 +72,18 @@ def fit(model: LogisticRegression, rows: Array, labels: Labels, *, warm: bool = 
         dict(plan.signature.params.to_json()),
         fitted,
     )
+
+
+def remote_of(model: Estimator) -> HttpModel:
+    """Return the training of a fitted estimator."""
+    remote = model._fitted_remote()
+    assert isinstance(remote, HttpModel)
+    return remote
+
+
+def keys_of(model: Estimator) -> KeyPair:
+    """Return the keys of a fitted estimator."""
+    return remote_of(model).codec.keys
 
 
 def warm_up(model: LogisticRegression, rows: Array, labels: Labels) -> None:

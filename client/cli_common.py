@@ -27,6 +27,7 @@ _STAGES = {
     "keys": "making evaluation keys",
     "upload": "uploading evaluation keys",
     "predict": "predicting on encrypted rows",
+    "rows": "sending encrypted rows",
 }
 
 

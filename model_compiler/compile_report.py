@@ -150,6 +150,7 @@ def _plan(plan: PlanChoice) -> Json:
         "seconds": prediction.seconds,
         "seconds_per_row": plan.seconds_per_row,
         "seconds_by_layer": dict(prediction.seconds_by_layer),
+        "bytes_by_layer": dict(prediction.bytes_by_layer),
         "prepare_seconds": prediction.prepare_seconds,
         "operations": dict(prediction.operations),
         "rotation_keys": prediction.rotation_keys,

@@ -62,6 +62,7 @@ class Prediction:
         plaintext_bytes: encoded constants, kept between evaluations.
         ciphertext_bytes: ciphertexts alive at once, at most.
         prepare_seconds: encoding the constants, once; 0 where the table has no price for it.
+        bytes_by_layer: ciphertexts alive while a layer runs, at most, by node label.
     """
 
     seconds: float
@@ -72,6 +73,7 @@ class Prediction:
     plaintext_bytes: int
     ciphertext_bytes: int
     prepare_seconds: float = 0.0
+    bytes_by_layer: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def peak_bytes(self) -> int:
@@ -101,11 +103,13 @@ def predict(circuit: Circuit, params: CryptoParams, times: MachineTimes) -> Pred
     by_layer = {COLD_START: COLD_START_SECONDS[times.backend]}
     model.milliseconds += 1e3 * by_layer[COLD_START]
     peak = _Peak(circuit, params)
+    held: dict[str, int] = {}
 
     def observe(index: int, node: Node, _results: Sequence[ValueType]) -> None:
         spent = model.milliseconds / 1e3 - sum(by_layer.values())
         by_layer[node.label] = by_layer.get(node.label, 0.0) + spent
-        peak.after(index)
+        alive = peak.after(index)
+        held[node.label] = max(held.get(node.label, 0), alive)
 
     execute(circuit, [circuit.types[v] for v in circuit.inputs], model, observe)
     keys = keys_at(circuit_key_levels(circuit, params), params)
@@ -118,6 +122,7 @@ def predict(circuit: Circuit, params: CryptoParams, times: MachineTimes) -> Pred
         plaintext_bytes=model.plaintext_bytes,
         ciphertext_bytes=peak.most,
         prepare_seconds=model.prepare_seconds,
+        bytes_by_layer=held,
     )
 
 
@@ -380,12 +385,15 @@ class _Peak:
         self._alive = sum(self._bytes(v) for v in circuit.inputs)
         self.most = self._alive
 
-    def after(self, index: int) -> None:
+    def after(self, index: int) -> int:
+        """Return the bytes while the node ran."""
         node = self._circuit.nodes[index]
         self._alive += sum(self._bytes(v) for v in node.outputs)
-        self.most = max(self.most, self._alive + self._scratch(node))
+        during = self._alive + self._scratch(node)
+        self.most = max(self.most, during)
         ended = [v for v in {*node.inputs, *node.outputs} if self._last.get(v, -1) <= index]
         self._alive -= sum(self._bytes(v) for v in ended)
+        return during
 
     def _bytes(self, value: int) -> int:
         return self._params.ciphertext_bytes(self._circuit.types[value].level)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tacit import precision
 from tacit.bootstrap import Bootstrap
-from tacit.bootstrap_levels import bootstrap_deviation
+from tacit.bootstrap_levels import bootstrap_deviations
 from tacit.circuit import Chebyshev, LinearPlan, Plain, ValueType, WeightedSumPlan
 from tacit.decompose import chebyshev_by_powers, linear_by_rotations, weighted_sum_by_scalars
 from tacit.fourier import evaluate_series
@@ -109,13 +109,14 @@ class NoisyRun:
         return chebyshev_by_powers(self, a, constants[name], key=name)
 
     def bootstrap(self, a: Noisy, plan: Bootstrap, constants: Mapping[str, Floats]) -> Noisy:
-        """Evaluate the series; errors repeat with the values."""
+        """Evaluate the series, at the mean of all repetitions of the values."""
         series = constants[plan.series]
         to = self._checker.bootstrap(a.type, plan, constants)
-        values = evaluate_series(series, a.values, plan.period)
-        once = self._random.normal(size=1 << plan.log_slots)
-        error = np.tile(once, len(values) >> plan.log_slots)
-        return Noisy(values + bootstrap_deviation(self._params, plan, series) * error, to)
+        once = a.values.reshape(-1, 1 << plan.log_slots).mean(axis=0)
+        own, repeated = bootstrap_deviations(self._params, plan, series)
+        once = evaluate_series(series, once, plan.period)
+        once = once + repeated * self._random.normal(size=once.shape)
+        return self._noisy(np.tile(once, self._params.slots >> plan.log_slots), own, to)
 
     def type_of(self, a: Noisy) -> ValueType:
         """Return level and degree."""

@@ -58,11 +58,15 @@ def summary_lines(artifact: Artifact) -> list[str]:
     for name, reason in _section(report, "plan_reasons").items():
         if name not in {plan.name for plan in signature.plans}:
             lines.append(f"no plan     {name}: {reason}")
+    bootstraps = _section(report, "bootstraps")
+    if bootstraps.get("count"):
+        lines.append("bootstraps  " + _bootstraps_text(bootstraps))
     for name, text in _section(report, "known_answer").items():
         lines.append(f"known row   {name}: {text}")
     lines += _tightest(report)
     for row in _activations(report):
-        lines.append("activation  " + ", ".join(row[:1] + row[2:5]))
+        used = f"domain used {row[7]}"
+        lines.append("activation  " + ", ".join([*row[:1], *row[2:5], f"error {row[5]}", used]))
     approximation = _section(report, "approximation")
     if approximation:
         lines.append("polynomials " + _approximation_text(approximation))
@@ -281,7 +285,7 @@ def _activations(report: Facts) -> list[list[str]]:
             str(a["function"]),
             str(a["origin"]),
             f"[{a['low']:.3g}, {a['high']:.3g}]",
-            f"degree {_degrees(a)}",
+            f"{'harmonics' if a.get('bootstrapped') else 'degree'} {_degrees(a)}",
             f"{a['levels']} level(s)",
             f"{a['max_error']:.2e}",
             f"{a['mean_error']:.2e}",
@@ -290,6 +294,12 @@ def _activations(report: Facts) -> list[list[str]]:
         ]
         for a in report.get("activations", ())
     ]
+
+
+def _bootstraps_text(facts: Facts) -> str:
+    counts = ", ".join(f"{count} in plan {name}" for name, count in facts["count"].items())
+    stages = f"{facts['stages_to_coefficients']} and {facts['stages_to_slots']} stages"
+    return f"{counts}, in {stages}; why: {facts.get('reason', '?')}"
 
 
 def _degrees(activation: Facts) -> str:

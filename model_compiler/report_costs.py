@@ -23,7 +23,9 @@ CANDIDATE_HEAD = (
     "precision",
 )
 MEMORY_HEAD = ("memory", "native engine")
+LAYER_HEAD = ("layer", "time", "ciphertexts")
 _MOST_CANDIDATES = 8
+_LONGEST = 60
 
 
 def cost_lines(artifact: Artifact) -> list[str]:
@@ -35,6 +37,9 @@ def cost_lines(artifact: Artifact) -> list[str]:
     parameters = report.get("parameters", {})
     if parameters.get("reason"):
         lines.append(f"choice      {parameters['reason']}")
+    for name, plan in report.get("plans", {}).items():
+        lines += ["", f"layers of plan {name!r}"]
+        lines += _aligned([LAYER_HEAD, *layer_rows(plan)])
     rows = candidate_rows(artifact)
     if rows:
         lines += ["", "parameters considered (* chosen, ± other bits of scale)"]
@@ -70,6 +75,20 @@ def candidate_rows(artifact: Artifact) -> list[list[str]]:
     rows = [_candidate("*" if _is(c, params) else "", c) for c in shown]
     neighbours = [c for c in parameters.get("neighbours", ()) if not _is(c, params)]
     return rows + [_candidate("±", c) for c in neighbours]
+
+
+def layer_rows(plan: Facts) -> list[list[str]]:
+    """Return predicted time and ciphertext memory of every layer of a plan, in its order."""
+    memory = plan.get("bytes_by_layer", {})
+    return [
+        [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…", _seconds(spent),
+         _size(memory[name]) if name in memory else ""]
+        for name, spent in plan.get("seconds_by_layer", {}).items()
+    ]  # fmt: skip
+
+
+def _seconds(value: float) -> str:
+    return f"{1e3 * value:.3g} ms" if value < 1.0 else f"{value:.3g} s"
 
 
 def memory_rows(report: Facts) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tacit.artifact import Artifact, save
+from tacit.key_levels import circuit_key_levels
 from tacit.layout import Layout
 from tacit.model_compiler.cost import predict
 from tacit.model_compiler.levels import check_levels
@@ -20,6 +21,7 @@ from tacit.model_compiler.training_choice import (
     choose_training,
 )
 from tacit.model_compiler.training_parties import slot_error
+from tacit.params import CryptoParams
 from tacit.signature import Plan, Signature, TensorSpec
 from tacit.training import TrainingTask
 from tacit.training_plan import NOTE, Step, TrainingPlan
@@ -85,7 +87,8 @@ def _signature(
         version="1",
         params=choice.params,
         plans=tuple(
-            _plan(name, low, seconds[name], _precision(name, choice)) for name, low in plans.items()
+            _plan(name, low, choice.params, seconds[name], _precision(name, choice))
+            for name, low in plans.items()
         ),
         model_inputs={},
         model_outputs=(),
@@ -109,7 +112,9 @@ def _precision(name: str, choice: TrainingChoice) -> float:
     return _PRECISION_BITS
 
 
-def _plan(name: str, lowered: Lowered, seconds: float, precision_bits: float) -> Plan:
+def _plan(
+    name: str, lowered: Lowered, params: CryptoParams, seconds: float, precision_bits: float
+) -> Plan:
     circuit = lowered.circuit
     outputs, first = [], 0
     for output, layout in lowered.outputs.items():
@@ -126,6 +131,7 @@ def _plan(name: str, lowered: Lowered, seconds: float, precision_bits: float) ->
         seconds=seconds,
         precision_bits=precision_bits,
         bootstraps=circuit.bootstraps,
+        key_levels=circuit_key_levels(circuit, params),
     )
 
 

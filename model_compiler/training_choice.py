@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from tacit.bootstrap import Bootstrap
 from tacit.bootstrap_levels import bootstrap_depth, bootstrap_deviation
 from tacit.errors import LevelError, ParameterError, SecurityError
-from tacit.evaluation_keys import needed_keys
+from tacit.evaluation_keys import keys_at, keys_bytes
 from tacit.fourier import evaluate_series, fit_series
+from tacit.key_levels import KeyLevels, circuit_key_levels, highest
 from tacit.model_compiler.bootstrap import parameters_for
 from tacit.model_compiler.choose_params import secure_params
 from tacit.model_compiler.cost import predict
@@ -244,18 +245,17 @@ def refresh_depth(params: CryptoParams, refresh: Refresh) -> int:
 def _priced(params: CryptoParams, circuits: Circuits, times: MachineTimes) -> TrainingChoice:
     """Price one step of each kind and level, and count the keys of all."""
     seconds: dict[tuple[bool, int], float] = {}
-    rotations: set[int] = set()
-    total, bootstraps = 0.0, False
+    uses: list[KeyLevels] = []
+    total = 0.0
     for step in circuits.steps:
         kind = _kind(step)
         if kind not in seconds:
             circuit = circuits.circuit(step).circuit
             seconds[kind] = predict(circuit, params, times).seconds
-            rotations |= circuit.rotations
-            bootstraps |= circuit.bootstraps
+            uses.append(circuit_key_levels(circuit, params))
         total += seconds[kind]
-    keys = needed_keys(params, rotations, True, bootstraps)
-    return TrainingChoice(params, circuits, total, len(keys) * params.evaluation_key_bytes)
+    keys = keys_at(highest(uses), params)
+    return TrainingChoice(params, circuits, total, keys_bytes(keys, params))
 
 
 def _kind(step: Placed) -> tuple[bool, int]:

@@ -28,6 +28,8 @@ Floats = NDArray[np.float64]
 _MOST_CIPHERTEXTS = 2
 _SAFETY = 2.0
 _STEEPNESS = 1.5
+# With fewer, rows can be told apart whatever their classes, and weights grow without bound.
+_ROWS_PER_FEATURE = 20
 
 
 def weight_error(params: CryptoParams, circuits: Circuits) -> float:
@@ -68,6 +70,7 @@ def _smaller(circuits: Circuits) -> Circuits:
 def _drawn(task: TrainingTask) -> tuple[Floats, Floats | None]:
     random = np.random.default_rng(0)
     x = np.clip(random.normal(size=(task.rows, task.features)), -CLIP, CLIP)
+    x[:, max(1, task.rows // _ROWS_PER_FEATURE) :] = 0.0
     direction = random.normal(size=task.features)
     scores = _STEEPNESS * x @ direction / math.sqrt(task.features)
     scores += random.logistic(size=task.rows)

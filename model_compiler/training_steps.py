@@ -133,11 +133,9 @@ class StepWriter:
         )
         packed = build.bootstrap(packed, plan, series, self._label)
         outputs = []
-        # Both halves of the state must go to the same two blocks: errors of u and b that came from
-        # one block cancel in the momentum, and grow where they come from different ones.
-        for mask, steps in ((even, -width), (1.0 - even, width)):
+        for mask in (even, 1.0 - even):
             kept = build.multiply_plain(packed, mask / REFRESHED_SHARE, self._label)
-            whole = build.add(kept, self._blocks.rotated(kept, steps), self._label)
+            whole = build.add(kept, self._blocks.rotated(kept, width), self._label)
             outputs.append(build.rescale(whole, self._label))
         return self._lowered(both, dict.fromkeys(both, level), outputs, both)
 

@@ -36,6 +36,7 @@ from tacit.runtime.party_store import PartyStore
 from tacit.runtime.replays import Replays
 from tacit.runtime.repository import Repository
 from tacit.runtime.requests import Executor, Lane
+from tacit.runtime.server_gauges import add_memory_gauges, add_training_gauges
 from tacit.runtime.tenants import Tenants
 from tacit.runtime.training_service import TrainingParts, TrainingService
 from tacit.runtime.training_store import TrainingStore
@@ -46,12 +47,6 @@ from tacit.runtime.workers import WorkerPool
 _LOG = logging.getLogger("tacit.runtime.server")
 _HOUSEKEEPING_SECONDS = 5.0
 _DEFAULT_OPTIONS = ServerOptions()
-_MEMORY_GAUGES = {
-    "keys": ("tacit_worker_key_bytes", "Evaluation keys in the workers' memory"),
-    "constants": ("tacit_worker_constant_bytes", "Encoded constants of models in the workers"),
-    "pool": ("tacit_worker_pool_bytes", "Arrays that the workers keep for reuse"),
-    "owners": ("tacit_worker_owners", "Key sets loaded in the workers"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,14 +197,9 @@ class Server:
         """Open the store of training jobs, which go on where they were."""
         options = self._options
         directory = options.training_directory or self._repository.root / ".tacit-training"
-        parts = TrainingParts(
-            self._repository,
-            self._key_finder,
-            self._executor,
-            self._batcher,
-            self._audit,
-            options.compile_training,
-        )
+        models, keys, executor = self._repository, self._key_finder, self._executor
+        compiler = options.compile_training
+        parts = TrainingParts(models, keys, executor, self._batcher, self._audit, compiler)
         return TrainingService(TrainingStore(directory), parts, options.training)
 
     def worker_pids(self) -> list[int]:
@@ -257,32 +247,13 @@ class Server:
         add("tacit_backend_native", "1: native kernels compute; 0: OpenFHE", lambda: native)
         add("tacit_workers", "Worker processes", lambda: self._pool.workers)
         add("tacit_worker_crashes", "Worker processes that died", lambda: self._pool.crashes)
-        for name in ("keys", "constants", "pool", "owners"):
-            self._add_memory_gauge(name)
+        add_memory_gauges(self.metrics, self._pool)
+        add_training_gauges(self.metrics, lambda: self._training)
         add("tacit_keys", "Complete key sets", lambda: self.keys.complete_keys)
         add("tacit_key_bytes", "Declared bytes of all keys", lambda: self.keys.stored_bytes)
         add("tacit_models", "Loaded model versions", lambda: len(self._repository.loaded()))
-        add("tacit_training_running", "Training jobs that run now", self._training_running)
-        add("tacit_training_units", "Units of training done since the start", self._training_units)
         add("tacit_body_bytes", "Request bodies in flight", lambda: self._memory.used_bytes)
-        add("nv_inference_pending_request_count", "Waiting requests", self._waiting)
-
-    def _add_memory_gauge(self, name: str) -> None:
-        def total() -> float:
-            memories = self._pool.memory().values()
-            return float(sum(memory.to_json()[name] for memory in memories))
-
-        shown, help_text = _MEMORY_GAUGES[name]
-        self.metrics.add_gauge(shown, help_text, total)
-
-    def _training_running(self) -> int:
-        return self._training.runner.running if self._training else 0
-
-    def _training_units(self) -> int:
-        return self._training.runner.units_done if self._training else 0
-
-    def _waiting(self) -> int:
-        return self._batcher.waiting
+        add("nv_inference_pending_request_count", "Waiting requests", lambda: self._batcher.waiting)
 
 
 def serve(

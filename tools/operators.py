@@ -27,10 +27,10 @@ must be constant.
 
 The last columns count ONNX's own node tests (`onnx.backend.test`), run through
 `tacit.onnx_backend` on simulated circuits: those that give the expected answer, and those that are
-refused with an error that names the node, mostly because they mix rows, have no input of numbers,
-or need weights that are computed. Tests with tensors of more than {largest} elements are left out.
-Answers must agree to the tests' own tolerance, or to 2^-5 of the range where a polynomial stands in
-for a function.
+refused with an error that says why, mostly because they mix rows, have no input of numbers, need
+weights that are computed, or a polynomial that would miss the accuracy. Tests with tensors of more
+than {largest} elements are left out. Answers must agree to the tests' own tolerance, or to 2^-5 of
+the range where a polynomial stands in for a function.
 """
 
 

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tacit.client.cli_common import progress_on_stderr
+from tacit.client.frames import Progress, no_progress
 from tacit.client.training import checks
 from tacit.client.training.connection import Connection
 from tacit.client.training.curve import LearningCurve
@@ -282,7 +284,8 @@ class Estimator(Parameterised):
             if not self.simulate:
                 write_record(self._connection(), self._record(job_id, memory, division))
 
-        remote = self._trainer().start(request, remember)
+        with progress_on_stderr(not self.verbose) as progress:
+            remote = self._trainer(progress).start(request, remember)
         return self._watched(remote, division.held_targets)
 
     def _with_penalty(self, rows: Floats, targets: Floats) -> tuple[Floats, Floats]:
@@ -334,12 +337,12 @@ class Estimator(Parameterised):
 
     # -- where -----------------------------------------------------------------------------------
 
-    def _trainer(self) -> Trainer:
+    def _trainer(self, progress: Progress = no_progress) -> Trainer:
         if self.simulate:
             return SimulatedTrainer(seed=self.random_state)
         from tacit.client.training.http_trainer import HttpTrainer
 
-        return HttpTrainer(self._connection())
+        return HttpTrainer(self._connection(), progress)
 
     def _connection(self) -> Connection:
         return self.url if isinstance(self.url, Connection) else Connection(str(self.url))

@@ -70,7 +70,7 @@ def write_record(connection: Connection, record: TrainingRecord) -> None:
     except OSError as error:
         raise KeyFileError(f"cannot write to {folder}: {error.strerror}") from error
     facts = {"job": record.job_id, "model": record.model, "url": connection.url}
-    content = KeyFile(facts, json.dumps(body).encode())
+    content = KeyFile(facts, json.dumps(body, default=_plain).encode())
     write_key_file(folder / f"{_checked(record.job_id)}.training", content, connection.passphrase)
 
 
@@ -107,6 +107,13 @@ def read_record(connection: Connection, job_id: str) -> TrainingRecord:
 def job_ids(connection: Connection) -> list[str]:
     """List the trainings that have a record."""
     return sorted(path.stem for path in connection.trainings.glob("*.training"))
+
+
+def _plain(value: object) -> object:
+    """Return a scalar of numpy's, as searches over grids set them, as Python's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"parameters are numbers and words, not {type(value).__name__}")
 
 
 def _checked(job_id: str) -> str:

@@ -23,7 +23,7 @@ from tacit.model_compiler.bsgs import (
     to_diagonals,
 )
 from tacit.model_compiler.builder import CircuitBuilder, without_negligible
-from tacit.model_compiler.graph import Affine, Fourier, Graph, Polynomial, Product
+from tacit.model_compiler.graph import Activation, Affine, Fourier, Graph, Polynomial, Product
 from tacit.model_compiler.lowering.arrangement import Arrangement, power_of_two_above
 from tacit.model_compiler.lowering.choose_orders import (
     Prices,
@@ -129,6 +129,9 @@ class _Latency:
         maps: LinearMaps,
         stages: Stages,
     ) -> None:
+        left = [node.output for node in graph.nodes if isinstance(node, Activation)]
+        if left:
+            raise CircuitError(f"cannot lower activations {left}: approximate and scale them first")
         self._graph = graph
         self._batch = slots // cells
         self._cells = cells

@@ -253,9 +253,11 @@ def _per_feature(bounds: TensorRange) -> Placement:
 def _rounded(bounds: TensorRange, amplitude: float) -> Placement:
     """Cover a range with a scale of three significant bits and an offset of a few.
 
-    Output placements are public and, without data, computed from weights: say little.
+    Output placements are public and, without data, computed from weights: say little. One that
+    never moved says nothing of how far it may: it gets room as far as it is from 0.
     """
-    half_width = max(bounds.half_width, _NARROW * bounds.magnitude) or 1.0
+    moved = bounds.half_width > _NARROW * bounds.magnitude
+    half_width = (bounds.half_width if moved else bounds.magnitude) or 1.0
     step = 2.0 ** (np.floor(np.log2(half_width)) - 2)
     offset = np.round(bounds.center / step) * step
     reach = max(bounds.high.max() - offset, offset - bounds.low.min(), half_width)

@@ -194,11 +194,17 @@ class ClearEvaluator:
     def bootstrap(
         self, a: ClearCiphertext, plan: Bootstrap, constants: Mapping[str, Floats]
     ) -> ClearCiphertext:
-        """Evaluate the series: outside its range too, where it repeats by its period."""
+        """Evaluate the series: outside its range too, where it repeats by its period.
+
+        Values that should repeat and do not quite are replaced by their mean, as they are when
+        coefficients are added up.
+        """
         to = bootstrapped_type(a.type, plan)
         series = constants[plan.series]
         raised_level(self._params, plan, len(series[0]) - 1)
-        values = evaluate_series(series, a.values, plan.period)
+        blocks = a.values.reshape(*a.values.shape[:-1], -1, 1 << plan.log_slots)
+        mean = np.broadcast_to(blocks.mean(axis=-2, keepdims=True), blocks.shape)
+        values = evaluate_series(series, mean.reshape(a.values.shape), plan.period)
         deviation = bootstrap_deviation(self._params, plan, series) if self._noise else 0.0
         return self._made(self._disturb(values, deviation), to)
 

@@ -23,11 +23,13 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.backend.base import Backend, BackendRep
 
-from tacit.errors import TacitError, UnsupportedModelError
+from tacit.errors import InputRangeError, ModelError, TacitError, UnsupportedModelError
 
 Array = NDArray[Any]
 
 ACCURACY = 2.0**-9
+# How much more than the root mean square error any one row may be off.
+WORST_ROW = 12.0
 
 
 class SimulatedRep(BackendRep):
@@ -78,7 +80,11 @@ class SimulatedRep(BackendRep):
         )
         with tempfile.TemporaryDirectory(prefix="tacit-onnx-") as folder:
             artifact = compile_model(bound, Path(folder), options=options)
-        found = simulate(artifact, rows, clip=True).outputs
+        _refuse_inexact(artifact.report, self._accuracy)
+        result = simulate(artifact, rows, clip=True)
+        if result.overflows:
+            raise InputRangeError("values outgrow the modulus: the inputs span too wide a range")
+        found = result.outputs
         self.encrypted = names
         self.approximated = bool(artifact.report.get("activations"))
         return tuple(np.asarray(found[item.name]) for item in bound.graph.output)
@@ -117,6 +123,14 @@ class SimulatedBackend(Backend):
     def supports_device(cls, device: str) -> bool:
         """Tell whether a device is the CPU."""
         return device == "CPU"
+
+
+def _refuse_inexact(report: Mapping[str, Any], accuracy: float) -> None:
+    """Refuse a model whose polynomials miss the accuracy asked for, rather than answer wrong."""
+    facts = report["approximation"]
+    error = facts["error_of_output_range"]
+    if facts["warnings"] and (error is None or error > WORST_ROW * accuracy):
+        raise ModelError(str(facts["warnings"][0]))
 
 
 def _model_of(node: NodeProto, arrays: Sequence[Array], version: int) -> ModelProto:

@@ -5,7 +5,7 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
-from bench.plots import _bars_of, draw_auc, draw_comparison, draw_predictions
+from bench.plots import _bars_of, draw_auc, draw_comparison, draw_predictions, draw_training
 from bench.record import Record
 from tests.bench.test_records import make_record
 
@@ -29,11 +29,24 @@ AUC = [
     make_record(question="heart", workload="network, va", metric=m, value=0.8)
     for m in ("auc_clear", "auc_encrypted")
 ]
+TRAINING = [
+    make_record(question="training", workload="heart", metric="auc_loss_vs_sklearn_by_fold"),
+    *(
+        make_record(question="training", workload=f"scaling, rows {n}", metric=m, value=1e-3 * n)
+        for n in (780, 2000, 16000)
+        for m in ("fit_seconds", "server_seconds")
+    ),
+]
 
 
 @pytest.mark.parametrize(
     ("draw", "records"),
-    [(draw_comparison, COMPARISON), (draw_predictions, PREDICTIONS), (draw_auc, AUC)],
+    [
+        (draw_comparison, COMPARISON),
+        (draw_predictions, PREDICTIONS),
+        (draw_auc, AUC),
+        (draw_training, TRAINING),
+    ],
 )
 def test_each_plot_is_a_picture_with_something_in_it(
     draw: object, records: list[Record], tmp_path: Path

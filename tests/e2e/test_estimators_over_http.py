@@ -91,7 +91,10 @@ def test_ridge_is_scikit_learns(solver: str, alpha: float, connection: tacit.Con
 
 def test_a_job_is_found_again_by_another_program(connection: tacit.Connection) -> None:
     x, y = patients(60, 4)
-    job = tacit.LogisticRegression(connection, iterations=2, validation=0.3).fit(x, y, wait=False)
+    share = np.float64(0.3)  # as a search over a grid sets it
+    job = tacit.LogisticRegression(connection, iterations=2, validation=share, verbose=True).fit(
+        x, y, wait=False
+    )
     assert isinstance(job, TrainingJob)
     record = connection.trainings / f"{job.id}.training"
     assert stat.S_IMODE(record.stat().st_mode) == 0o600

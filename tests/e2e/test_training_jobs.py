@@ -50,7 +50,10 @@ def url_of(server: ServerHandle) -> str:
     return f"http://127.0.0.1:{server.ports.http}"
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    ["logistic", "classes", "linear", pytest.param("mini-batches", marks=pytest.mark.slow)],
+)
 def test_a_job_trains_what_the_clear_twin_does(
     name: str, server: ServerHandle, jobs: Jobs, tmp_path: Path
 ) -> None:
@@ -98,7 +101,11 @@ def test_several_parties_keys_that_come_late_and_moments(
 
 
 @pytest.mark.parametrize(
-    ("backend", "bootstraps"), [(BackendName.NATIVE, True), (BackendName.OPENFHE, False)]
+    ("backend", "bootstraps"),
+    [
+        (BackendName.NATIVE, True),
+        pytest.param(BackendName.OPENFHE, False, marks=pytest.mark.slow),
+    ],
 )
 def test_a_training_with_bootstraps_and_one_on_openfhe(
     backend: BackendName, bootstraps: bool, tmp_path: Path

@@ -37,14 +37,7 @@ class Trainer:
         answer.raise_for_status()
         with Service(url) as service:
             signature = service.signature(answer.json()["plan"])
-        keys = KeyPair.generate(
-            signature.params,
-            signature.rotations,
-            signature.relinearization,
-            folder,
-            bootstraps=signature.bootstraps,
-            allow_insecure=True,
-        )
+        keys = KeyPair.for_model(signature, folder, allow_insecure=True)
         plan = TrainingPlan.of(signature)
         return cls(answer.json()["plan"], plan, keys, Codec(signature, keys))
 

@@ -142,6 +142,7 @@ def test_weights_after_five_kills_are_those_of_an_undisturbed_run(tmp_path: Path
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_weights_after_fifty_kills_of_a_bootstrapped_training(tmp_path: Path) -> None:
     trained(replace(TASK, iterations=12), tmp_path, 50, "refresh")
 

@@ -30,7 +30,7 @@ def run_encrypted(
 
     signature = artifact.signature
     plan = signature.plan(plan_name)
-    exchange = make_exchange(signature.params, plan.rotations)
+    exchange = make_exchange(signature.params, plan.rotations or (1,))
     count = len(next(iter(rows.values())))
     vectors = packing.pack(plan, packing.core_inputs(signature, rows))
     levels = [spec.level for spec in plan.inputs for _ in range(spec.layout.ciphertexts)]

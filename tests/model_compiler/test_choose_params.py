@@ -9,6 +9,7 @@ import pytest
 
 from tacit.circuit import execute
 from tacit.errors import ParameterError
+from tacit.key_levels import circuit_key_levels
 from tacit.model_compiler.choose_params import LARGEST_SCALE, choose_params, secure_params
 from tacit.model_compiler.cost import COLD_START, predict, rotation_costs
 from tacit.model_compiler.graph import evaluate
@@ -180,8 +181,12 @@ def test_predictions_count_what_the_circuit_does() -> None:
         "add_plain": 2,
     }
     assert prediction.rotation_keys == len(lowered.circuit.rotations)
-    keys = prediction.rotation_keys + 1
-    assert prediction.key_bytes == keys * params.evaluation_key_bytes
+    # One digit: a key has as many limbs as the highest level of its use, and those of P.
+    levels = circuit_key_levels(lowered.circuit, params).levels()
+    assert (params.dnum, len(levels)) == (1, prediction.rotation_keys + 1)
+    limbs = sum(level + 1 + len(params.special_moduli) for level in levels)
+    assert prediction.key_bytes == 2 * limbs * params.n * 8
+    assert prediction.key_bytes < len(levels) * params.evaluation_key_bytes
     assert sum(prediction.seconds_by_layer.values()) == pytest.approx(prediction.seconds)
     assert set(prediction.seconds_by_layer) == {COLD_START, "h", "square", "y"}
 

@@ -111,7 +111,10 @@ NETWORKS = {
 ROWS = np.clip(GENERATOR.normal(size=(1000, 12)), -2.5, 2.5)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [n if n == "hard_swish" else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS],
+)
 def test_a_fine_accuracy_takes_composites_and_keeps_it(name: str, tmp_path: Path) -> None:
     model = build(NETWORKS[name], {"X": (12,)}, CONSTANTS)
     options = CompileOptions(name="m", calibration=ROWS, plans=("latency",), accuracy=1e-4)
@@ -125,6 +128,7 @@ def test_a_fine_accuracy_takes_composites_and_keeps_it(name: str, tmp_path: Path
     assert result.overflows == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hard_tanh", "hard_swish"])
 def test_encrypted_composites_equal_the_simulated_ones(name: str, tmp_path: Path) -> None:
     pytest.importorskip("openfhe", reason="openfhe does not import here")

@@ -47,7 +47,7 @@ def test_what_nothing_can_do_is_refused_with_what_comes_nearest() -> None:
 
 
 def test_errors_do_not_grow_from_bootstrap_to_bootstrap() -> None:
-    """Halves of the state that went to different blocks made errors double every time."""
+    """Every block's own errors are carried on by the momentum; a bootstrap takes their mean."""
     task = replace(LOGISTIC, rows=128, iterations=24)
     few, many = (choose_training(task, insecure(task, between=between)) for between in (4, 1))
     assert sum(not step.iteration for step in many.circuits.steps) >= 22
