@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 # 0.6 to 1.9 MB for eight models beside what is accounted for here.
 OBJECT_BYTES = 1_200_000
 # What a worker keeps of encoded constants, by default, and what it encodes at a time of others.
-CONSTANT_BYTES = 1 << 30
+CONSTANT_BYTES = 2 << 30
 GROUP_BYTES = 1 << 28
 
 

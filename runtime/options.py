@@ -51,7 +51,7 @@ class WorkerLimits:
     isolation: Isolation | None = None
     joined: int = DEFAULT_JOINED
     key_bytes: int = 4 << 30
-    constant_bytes: int = 1 << 30
+    constant_bytes: int = 2 << 30
     memory_bytes: int = 0
 
     def threads_for(self, parallel: int, lines: int = 1) -> int:

@@ -30,7 +30,7 @@ class WorkerSettings:
     backend: BackendName
     threads: int = 1
     key_bytes: int = 4 << 30
-    constant_bytes: int = 1 << 30
+    constant_bytes: int = 2 << 30
     memory_bytes: int = 0
     joined: int = DEFAULT_JOINED
 

@@ -25,7 +25,7 @@ from tacit.runtime.backends.native_plaintexts import PlaintextCache
 
 Floats = NDArray[np.float64]
 
-DEFAULT_CACHE_BYTES = 1 << 30
+DEFAULT_CACHE_BYTES = 2 << 30
 
 # Unpacking a constant and its Fourier transform take as long as that many rows of its residues.
 _ROWS_OF_A_TRANSFORM = 6
