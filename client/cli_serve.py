@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,6 +118,31 @@ def _add_workers(parser: argparse.ArgumentParser) -> None:
         "compiled kernels load, else openfhe with a warning)",
     )
     group.add_argument(
+        "--device",
+        choices=("cpu", "cuda", "auto"),
+        default="cpu",
+        help="where our kernels compute: the processor, an NVIDIA GPU, or a GPU where there is one "
+        "and the processor for what it cannot do (default cpu)",
+    )
+    group.add_argument(
+        "--device-memory-gb",
+        type=positive_number,
+        metavar="GB",
+        help="memory of the GPU that one worker may use (default all that is free when it starts)",
+    )
+    group.add_argument(
+        "--device-key-gb",
+        type=positive_number,
+        metavar="GB",
+        help="evaluation keys that one worker keeps on the GPU; others wait in its pinned memory "
+        "(default half of the GPU's memory)",
+    )
+    group.add_argument(
+        "--device-torch",
+        action="store_true",
+        help="let torch own the GPU's memory and stream (extra `gpu`)",
+    )
+    group.add_argument(
         "--isolate",
         choices=("owner", "tenant", "none"),
         help="key owners that never share a worker process: any two, those of different tenants, "
@@ -141,7 +167,8 @@ def _add_workers(parser: argparse.ArgumentParser) -> None:
         "--join-owners",
         type=positive_integer,
         metavar="N",
-        help="key owners of one process whose waiting requests run as one job (default 1)",
+        help="key owners of one process whose waiting requests run as one job (default 1; on a "
+        "GPU 64)",
     )
     group.add_argument(
         "--worker-key-gb",
@@ -159,12 +186,17 @@ def _add_workers(parser: argparse.ArgumentParser) -> None:
 
 def run_serve(options: argparse.Namespace) -> int:
     """Serve until interrupted."""
+    from tacit.kernels.devices import Device
     from tacit.runtime.backends.loading import choose_backend
+    from tacit.runtime.device_choice import choose_device
     from tacit.runtime.listeners import Ports
     from tacit.runtime.server import serve
 
     settings = server_options(options)
     chosen = choose_backend(settings.workers.backend)
+    device = choose_device(settings.workers.device, chosen.name)
+    if device.device is not Device.CPU:
+        settings = on_device(settings, options)
 
     def announce(ports: Ports) -> None:
         say(
@@ -172,6 +204,7 @@ def run_serve(options: argparse.Namespace) -> int:
             f"metrics {ports.host}:{ports.metrics}"
         )
         say(f"backend: {chosen.name.value} ({chosen.reason})")
+        say(f"device: {device.device.value} ({device.reason})")
 
     serve(
         options.repository,
@@ -221,6 +254,19 @@ def server_options(options: argparse.Namespace) -> ServerOptions:
     )
 
 
+def on_device(settings: ServerOptions, options: argparse.Namespace) -> ServerOptions:
+    """Return the settings with batches as large as a GPU needs, where nothing else was asked."""
+    from tacit.runtime.worker_settings import DEVICE_JOINED
+
+    owners = options.join_owners or DEVICE_JOINED
+    joined = max(settings.queue.joined, DEVICE_JOINED)
+    return replace(
+        settings,
+        queue=replace(settings.queue, owners=owners, joined=joined),
+        workers=replace(settings.workers, joined=DEVICE_JOINED),
+    )
+
+
 def compile_training(task: TrainingTask, folder: Path) -> None:
     """Compile a training task; the compiler is loaded when the first one comes."""
     from tacit.model_compiler.training import compile_training as compile_task
@@ -229,12 +275,14 @@ def compile_training(task: TrainingTask, folder: Path) -> None:
 
 
 def _worker_limits(options: argparse.Namespace) -> WorkerLimits:
+    from tacit.kernels.devices import Device
     from tacit.runtime.backends.loading import BackendName
     from tacit.runtime.isolation import Isolation
     from tacit.runtime.options import WorkerLimits
 
     default = WorkerLimits()
     key_gb, memory_gb = options.worker_key_gb, options.worker_memory_gb
+    device_gb, device_key_gb = options.device_memory_gb, options.device_key_gb
     return WorkerLimits(
         processes=options.workers or default.processes,
         threads=options.threads or default.threads,
@@ -242,6 +290,10 @@ def _worker_limits(options: argparse.Namespace) -> WorkerLimits:
         isolation=Isolation(options.isolate) if options.isolate else None,
         key_bytes=round(key_gb * 1e9) if key_gb else default.key_bytes,
         memory_bytes=round(memory_gb * 1e9) if memory_gb else default.memory_bytes,
+        device=Device(options.device),
+        device_bytes=round((device_gb or 0.0) * 1e9),
+        device_key_bytes=round((device_key_gb or 0.0) * 1e9),
+        device_torch=options.device_torch,
     )
 
 

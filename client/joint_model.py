@@ -60,7 +60,8 @@ class JointModel:
             ParameterMismatchError: they are not.
         """
         facts = self.facts
-        if facts.params != signature.params or set(signature.needed_keys) - set(facts.made):
+        made = set(self.keys.session.terms.needed)
+        if facts.params != signature.params or not set(signature.needed_keys) <= made:
             raise ParameterMismatchError(
                 f"the joint keys were not made for {signature.model!r}: begin a session with "
                 "the terms of its signature"

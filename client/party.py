@@ -348,6 +348,7 @@ def terms_for(
         params=signature.params,
         rotations=signature.rotations,
         relinearization=signature.relinearization,
+        key_levels=signature.key_levels,
         columns=tuple(columns),
         most_rows=most_rows,
         nonce=secrets.token_hex(16),
@@ -357,5 +358,4 @@ def terms_for(
         step_seconds=step_seconds,
         model=signature.model,
         key_config=signature.key_config,
-        key_levels=signature.key_levels,
     )

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.client.party_secret import joint_key_a, joint_public_a
+from tacit.client.party_shares import kept
+from tacit.evaluation_keys import NeededKey
 from tacit.modular import centred, forward, inverse, residues, times
 from tacit.params import CryptoParams
 
@@ -51,30 +53,31 @@ class Blame:
             for i, q in enumerate(self.params.moduli)
         )
 
-    def first_share_fits(self, share: Limbs, secret: Limbs) -> bool:
+    def first_share_fits(self, share: Limbs, secret: Limbs, key: NeededKey) -> bool:
         """Tell whether b + a s - P g s is small in every digit."""
-        s = self._secret(secret)
-        return self._key_fits(share, 0, s, s)
+        s = self._secret(secret, key)
+        return self._key_fits(share, key, s, s)
 
-    def rotation_share_fits(self, share: Limbs, secret: Limbs, element: int) -> bool:
+    def rotation_share_fits(self, share: Limbs, secret: Limbs, key: NeededKey) -> bool:
         """Tell whether b + a s(X^(1/k)) - P g s is small in every digit."""
-        turned = self._turned(secret, pow(element, -1, 2 * self.params.n))
-        return self._key_fits(share, element, turned, self._secret(secret))
+        turned = self._turned(secret, pow(key.element, -1, 2 * self.params.n), key)
+        return self._key_fits(share, key, turned, self._secret(secret, key))
 
-    def product_share_fits(self, share: Limbs, first: Limbs, secret: Limbs) -> bool:
+    def product_share_fits(self, share: Limbs, first: Limbs, secret: Limbs, key: NeededKey) -> bool:
         """Tell whether both halves are the first sum times s, up to a small error.
 
         Args:
-            share: shape (2, dnum, limbs, N).
+            share: shape (2, digits, limbs, N).
             first: the sum of the first shares, and a, like `share` in shape.
             secret: the party's.
+            key: says which limbs and digits there are.
         """
-        s = self._secret(secret)
+        s = self._secret(secret, key)
         return all(
             self._small(_minus(share[h, d, i], times(first[h, d, i], s[i], q), q), q)
             for h in range(2)
-            for d in range(self.params.dnum)
-            for i, q in enumerate(self._moduli)
+            for d in range(key.digits(self.params))
+            for i, q in enumerate(key.moduli(self.params))
         )
 
     def partial_fits(
@@ -109,38 +112,34 @@ class Blame:
             for i, p in enumerate(self.params.moduli[: len(partial)])
         )
 
-    @property
-    def _moduli(self) -> tuple[int, ...]:
-        return self.params.moduli + self.params.special_moduli
-
-    def _key_fits(self, share: Limbs, element: int, under: Limbs, carried: Limbs) -> bool:
-        a = joint_key_a(self.params, self.seed, element)
+    def _key_fits(self, share: Limbs, key: NeededKey, under: Limbs, carried: Limbs) -> bool:
+        a = kept(joint_key_a(self.params, self.seed, key.element), key, self.params)
         product = 1
         for prime in self.params.special_moduli:
             product *= prime
         limbs = len(self.params.moduli)
         alpha = -(-limbs // self.params.dnum)
-        for digit in range(self.params.dnum):
-            for i, q in enumerate(self._moduli):
+        for digit in range(key.digits(self.params)):
+            for i, q in enumerate(key.moduli(self.params)):
                 rest = _plus(share[digit, i], times(a[digit, i], under[i], q), q)
-                if digit * alpha <= i < min((digit + 1) * alpha, limbs):
+                if digit * alpha <= i < min((digit + 1) * alpha, key.limbs):
                     factor = np.full_like(rest, product % q)
                     rest = _minus(rest, times(carried[i], factor, q), q)
                 if not self._small(rest, q):
                     return False
         return True
 
-    def _secret(self, secret: Limbs) -> Limbs:
-        return self._turned(secret, 1)
+    def _secret(self, secret: Limbs, key: NeededKey) -> Limbs:
+        return self._turned(secret, 1, key)
 
-    def _turned(self, secret: Limbs, element: int) -> Limbs:
-        """Return s(X^element) over all moduli, those of P too."""
+    def _turned(self, secret: Limbs, element: int, key: NeededKey) -> Limbs:
+        """Return s(X^element) over all moduli of a key, those of P too."""
         s = self._coefficients(secret[0], self.params.moduli[0])
         n = self.params.n
         places = np.arange(n) * element % (2 * n)
         turned = np.zeros(n, dtype=np.int64)
         turned[places % n] = np.where(places < n, s, -s)
-        return self._limbs(turned, self._moduli)
+        return self._limbs(turned, key.moduli(self.params))
 
     def _limbs(self, values: Integers, moduli: tuple[int, ...]) -> Limbs:
         return np.stack([forward(residues(values, q), q) for q in moduli])

@@ -20,6 +20,7 @@ from tacit.client.party_public import JointPublicKey
 from tacit.client.party_shares import TEST, ShareReader
 from tacit.client.party_smudging import OPENFHE_DEVIATION, largest_log_bound
 from tacit.errors import WireError, WrongShareError
+from tacit.evaluation_keys import NeededKey
 from tacit.params import CryptoParams
 from tacit.party_entry import Entry
 from tacit.party_frame import sum_limbs
@@ -52,17 +53,23 @@ class KeyTest:
 
     reader: ShareReader
 
+    @property
+    def limbs(self) -> int:
+        """How many limbs the result has: two, or one if a key is for level 0 only."""
+        return min([2, self._params.depth + 1, *(key.limbs for key in self._keys)])
+
     def values(self) -> Floats:
-        """Return the known slot values in [-1, 1), shape (slots,)."""
+        """Return the known slot values, at most 1, so small that their sums fit into one limb."""
         stream = hashlib.shake_256(b"tacit party test" + self._transcript.seed)
         drawn = np.frombuffer(stream.digest(4 * self._params.slots), dtype="<u4")
-        return np.asarray(drawn / 2.0**31 - 1.0)
+        room = 2.0 ** (self._params.log_first - self._params.log_scale - 2)
+        return np.asarray((drawn / 2.0**31 - 1.0) * min(1.0, room / (len(self._keys) + 1)))
 
     def expected(self) -> Floats:
         """Return what the result must decrypt to, shape (slots,)."""
         values = self.values()
         total = values.copy()
-        for key in self.reader.session.terms.needed:
+        for key in self._keys:
             square = key.kind is KeyKind.RELINEARIZATION
             total += values**2 if square else self._turned(key.element)
         return total
@@ -88,7 +95,7 @@ class KeyTest:
         listed = self._transcript.entry("key", 0).body.get("frames")
         pairs = listed if isinstance(listed, list) else []
         good = [p for p in pairs if isinstance(p, list) and len(p) == 2 and _is_frame(*p)]
-        if len(good) != len(pairs) or len(good) != len(self.reader.session.terms.needed):
+        if len(good) != len(pairs) or len(good) != len(self._keys):
             raise WrongShareError(f"{self._first!r} did not list the joint keys")
         return tuple(FrameEntry(sha256, length) for sha256, length in good)
 
@@ -104,6 +111,8 @@ class KeyTest:
             params.log_n,
             params.moduli,
             tuple(params.scale(level) for level in range(params.depth + 1)),
+            levels=frozenset({self.limbs - 1}),
+            degrees=(1,),
             slots=params.slots,
             key_id=self.key_id(),
         )
@@ -145,25 +154,26 @@ class KeyTest:
         faults = []
         if not blame.public_share_fits(reader.public_share(share), secret):
             faults.append("its public key share")
-        for key in reader.session.terms.needed:
-            element = key.element
+        for key in self._keys:
             if key.kind is KeyKind.RELINEARIZATION:
-                faults += self._relinearization_faults(opened.party, secret, blame)
+                faults += self._relinearization_faults(opened.party, key, secret, blame)
                 continue
-            limbs = reader.rotation_share(share, element)
-            if not blame.rotation_share_fits(limbs, secret, element):
-                faults.append(f"its share of rotation key {element}")
+            limbs = reader.rotation_share(share, key)
+            if not blame.rotation_share_fits(limbs, secret, key):
+                faults.append(f"its share of rotation key {key.element}")
         if not self._test_share_fits(opened.party, secret, blame):
             faults.append("its share of the test's decryption")
         return [f"{name!r} sent {fault} wrongly" for fault in faults]
 
-    def _relinearization_faults(self, party: int, secret: Limbs, blame: Blame) -> list[str]:
+    def _relinearization_faults(
+        self, party: int, key: NeededKey, secret: Limbs, blame: Blame
+    ) -> list[str]:
         reader, faults = self.reader, []
-        first = reader.first_share(self._transcript.entry("share", party))
-        if not blame.first_share_fits(first, secret):
+        first = reader.first_share(self._transcript.entry("share", party), key)
+        if not blame.first_share_fits(first, secret, key):
             faults.append("its first share of the relinearisation key")
-        product = reader.product_share(self._transcript.entry("relin", party))
-        if not blame.product_share_fits(product, reader.first_sum(), secret):
+        product = reader.product_share(self._transcript.entry("relin", party), key)
+        if not blame.product_share_fits(product, reader.first_sum(key), secret, key):
             faults.append("its second share of the relinearisation key")
         return faults
 
@@ -185,6 +195,10 @@ class KeyTest:
                 return np.roll(values, -step)
             power = power * 5 % order
         return values
+
+    @property
+    def _keys(self) -> tuple[NeededKey, ...]:
+        return self.reader.session.terms.needed
 
     @property
     def _params(self) -> CryptoParams:

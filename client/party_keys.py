@@ -28,11 +28,12 @@ from tacit.client.party_shares import (
     RELINEARIZATION,
     TEST,
     ShareReader,
+    kept,
     rotation_label,
 )
 from tacit.client.party_smudging import largest_log_bound, smudged
 from tacit.errors import KeyFileError, ParameterError, PartyError, WrongShareError
-from tacit.key_trimming import trimmed
+from tacit.key_trimming import padded
 from tacit.params import CryptoParams
 from tacit.party_entry import KEY_STEPS, Blob
 from tacit.party_frame import Share, ShareKind, encode_share
@@ -191,31 +192,31 @@ class KeyGeneration:
         secret, b = PartySecret.generate(self.context, joint_public_a(params, seed))
         self.session.folder.write_secret("secret.key", secret.to_bytes())
         blobs = [self._share(PUBLIC, ShareKind.PUBLIC_KEY, 0, b[None], params.moduli)]
-        for wanted in self.session.terms.needed:
-            kind, element = wanted.kind, wanted.element
-            a = joint_key_a(params, seed, element)
-            if kind is KeyKind.RELINEARIZATION:
-                limbs = secret.relinearization_share(a)
-                blobs.append(
-                    self._share(RELINEARIZATION, ShareKind.RELINEARIZATION, 0, limbs, self._all)
-                )
+        for key in self.session.terms.needed:
+            a, moduli, element = (
+                joint_key_a(params, seed, key.element),
+                key.moduli(params),
+                key.element,
+            )
+            if key.kind is KeyKind.RELINEARIZATION:
+                limbs = kept(secret.relinearization_share(a), key, params)
+                label, kind = RELINEARIZATION, ShareKind.RELINEARIZATION
             else:
-                limbs = secret.rotation_share(element, a)
-                label = rotation_label(element)
-                blobs.append(self._share(label, ShareKind.ROTATION, element, limbs, self._all))
+                limbs = kept(secret.rotation_share(element, a), key, params)
+                label, kind = rotation_label(element), ShareKind.ROTATION
+            blobs.append(self._share(label, kind, element, limbs, moduli))
         return {}, tuple(blobs)
-
-    @property
-    def _all(self) -> tuple[int, ...]:
-        return self.reader.key_moduli
 
     def _relin(self) -> Said:
         if not self.session.terms.relinearization:
             return {}, ()
-        made = self.secret().relinearization_product(self.reader.first_sum())
-        flat = made.reshape(-1, *made.shape[2:])
+        params, key = self._params, self.session.terms.needed[0]
+        first = EvaluationKey(self.reader.first_sum(key), key.kind, 0, params.digest)
+        made = self.secret().relinearization_product(padded(first, params))
+        limbs = kept(made, key, params)
+        flat = limbs.reshape(-1, *limbs.shape[2:])
         kind = ShareKind.RELINEARIZATION_PRODUCT
-        return {}, (self._share(PRODUCT, kind, 0, flat, self._all),)
+        return {}, (self._share(PRODUCT, kind, 0, flat, key.moduli(params)),)
 
     def _share(
         self, label: str, kind: ShareKind, element: int, limbs: Limbs, moduli: tuple[int, ...]
@@ -228,16 +229,16 @@ class KeyGeneration:
         params, frames = self._params, self.frames
         entries: list[FrameEntry] = []
 
-        def kept() -> Iterator[EvaluationKey]:
-            moduli, special = params.moduli, params.special_moduli
+        def stored() -> Iterator[EvaluationKey]:
             for want, key in zip(self.session.terms.needed, self.reader.joint_keys(), strict=True):
-                cut = trimmed(key, want.limbs, params)
-                frame = encode_evaluation_key(cut, moduli, special, limbs=want.limbs)
+                frame = encode_evaluation_key(
+                    key, params.moduli, params.special_moduli, limbs=want.limbs
+                )
                 entries.append(frames.add(frame))
                 yield key
 
         public = self.public_key()
-        result = public.test_result(self.test.values(), kept())
+        result = public.test_result(self.test.values(), stored(), self.test.limbs)
         named = key_id(params.digest, [bytes.fromhex(entry.sha256) for entry in entries])
         result = replace(result, key_id=named)
         blob = self.session.folder.add_blob(TEST, encode_ciphertext(result, params.moduli))

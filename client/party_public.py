@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from tacit.client.context import ClientContext
 from tacit.client.environment import import_openfhe, refuse_in_forked_child
 from tacit.client.key_tables import empty_tables
 from tacit.errors import InternalError, WrongShareError
+from tacit.key_trimming import covered_limbs, padded
 from tacit.openfhe_bytes import ForeignCiphertext, read_ciphertext, write_ciphertext
 from tacit.openfhe_keys import write_automorphism_keys, write_relinearization_key
 from tacit.openfhe_shares import ForeignPartial, write_partial, write_public_key
@@ -25,7 +26,6 @@ Floats = NDArray[np.float64]
 Limbs = NDArray[np.uint64]
 
 JOINT_TAG = "joint"
-_TEST_LIMBS = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,37 +113,44 @@ class JointPublicKey:
         plain.SetLength(params.slots)
         return np.asarray(plain.GetRealPackedValueArray(), dtype=np.float64)
 
-    def test_result(self, values: Floats, keys: Iterable[EvaluationKey]) -> Ciphertext:
+    def test_result(self, values: Floats, keys: Iterable[EvaluationKey], limbs: int) -> Ciphertext:
         """Encrypt values and use every key once: the sum of all rotations, and of the square.
 
         Args:
             values: shape (slots,).
-            keys: the joint evaluation keys; one is held at a time.
+            keys: the joint evaluation keys, each used at its highest level; one is held at a time.
+            limbs: of the result.
         """
         library, params = import_openfhe(), self.context.params
         crypto = self.context.openfhe
-        start = self.encrypt(values, params.depth)
-        archive = write_ciphertext(self.context.template, self.foreign(start))
-        loaded = library.DeserializeCiphertextString(archive, library.BINARY)
-        total = loaded
+        total = crypto.Compress(self._encrypted(values, limbs - 1), limbs)
         for key in keys:
+            start = self._encrypted(values, covered_limbs(key, params) - 1)
             with empty_tables(crypto):
-                used = self._applied(loaded, key)
-            total = crypto.EvalAdd(total, used)
-        # Degree 1 and few limbs: what is shown is small, and its noise is not at the squared scale.
-        total = crypto.Compress(total, min(_TEST_LIMBS, params.depth + 1))
+                used = self._applied(start, key)
+            # Degree 1: what is shown is small, and its noise is not at the squared scale.
+            total = crypto.EvalAdd(total, crypto.Compress(used, limbs))
         foreign, _ = read_ciphertext(library.Serialize(total, library.BINARY))
-        return self._ours(foreign)
+        found = self._ours(foreign)
+        # Scales of levels differ in the tenth digit; what was dropped still carries its own.
+        return replace(found, scale=params.scale(found.level) ** found.degree)
+
+    def _encrypted(self, values: Floats, level: int) -> Any:
+        library = import_openfhe()
+        made = self.foreign(self.encrypt(values, level))
+        archive = write_ciphertext(self.context.template, made)
+        return library.DeserializeCiphertextString(archive, library.BINARY)
 
     def _applied(self, ciphertext: Any, key: EvaluationKey) -> Any:
         library, crypto = import_openfhe(), self.context.openfhe
         template, special = self.context.template, self.context.params.special_moduli
+        limbs = padded(key, self.context.params)
         if key.kind is KeyKind.RELINEARIZATION:
-            archive = write_relinearization_key(template, JOINT_TAG, special, key.limbs)
+            archive = write_relinearization_key(template, JOINT_TAG, special, limbs)
             library.DeserializeEvalMultKeyString(archive, library.BINARY)
             return crypto.EvalMult(ciphertext, ciphertext)
         element = key.galois_element
-        archive = write_automorphism_keys(template, JOINT_TAG, special, {element: key.limbs})
+        archive = write_automorphism_keys(template, JOINT_TAG, special, {element: limbs})
         library.DeserializeEvalAutomorphismKeyString(archive, library.BINARY)
         keys = crypto.GetEvalAutomorphismKeyMap(JOINT_TAG)
         return crypto.EvalAutomorphism(ciphertext, element, keys)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tacit.client.party_secret import joint_key_a
 from tacit.client.party_session import PartySession
 from tacit.errors import ChecksumError, DamagedInputError, WrongShareError
+from tacit.evaluation_keys import NeededKey
 from tacit.params import CryptoParams
 from tacit.party_entry import Entry
 from tacit.party_frame import ShareExpectation, ShareKind, decode_share, sum_limbs
@@ -20,6 +21,19 @@ from tacit.wire import EvaluationKey, KeyKind
 Limbs = NDArray[np.uint64]
 
 PUBLIC, RELINEARIZATION, PRODUCT, TEST = "public", "relinearization", "product", "test"
+
+
+def kept(limbs: Limbs, key: NeededKey, params: CryptoParams) -> Limbs:
+    """Leave out what a trimmed key has no use for.
+
+    Args:
+        limbs: shape (..., dnum, limbs of Q + limbs of P, N).
+        key: says how many limbs of Q are kept, and the digits they fill.
+        params: of the key.
+    """
+    digits = limbs[..., : key.digits(params), :, :]
+    special = digits[..., len(params.moduli) :, :]
+    return np.concatenate([digits[..., : key.limbs, :], special], axis=-2)
 
 
 def rotation_label(element: int) -> str:
@@ -39,32 +53,29 @@ class ShareReader:
     session: PartySession
     params: CryptoParams
 
-    @property
-    def key_moduli(self) -> tuple[int, ...]:
-        """The moduli of evaluation keys."""
-        return self.params.moduli + self.params.special_moduli
-
     def public_share(self, entry: Entry) -> Limbs:
         """Return a party's share of the public key, shape (limbs of Q, N)."""
         limbs: Limbs = self._read(entry, PUBLIC, ShareKind.PUBLIC_KEY, 0, 1, self.params.moduli)[0]
         return limbs
 
-    def first_share(self, entry: Entry) -> Limbs:
-        """Return a party's first share of the relinearisation key, (dnum, limbs, N)."""
-        kind, digits = ShareKind.RELINEARIZATION, self.params.dnum
-        return self._read(entry, RELINEARIZATION, kind, 0, digits, self.key_moduli)
+    def first_share(self, entry: Entry, key: NeededKey) -> Limbs:
+        """Return a party's first share of the relinearisation key, (digits, limbs, N)."""
+        kind, moduli, digits = ShareKind.RELINEARIZATION, *self._shape(key)
+        return self._read(entry, RELINEARIZATION, kind, 0, digits, moduli)
 
-    def product_share(self, entry: Entry) -> Limbs:
-        """Return a party's second share of the relinearisation key, (2, dnum, limbs, N)."""
-        kind, digits = ShareKind.RELINEARIZATION_PRODUCT, self.params.dnum
-        limbs = self._read(entry, PRODUCT, kind, 0, 2 * digits, self.key_moduli)
+    def product_share(self, entry: Entry, key: NeededKey) -> Limbs:
+        """Return a party's second share of the relinearisation key, (2, digits, limbs, N)."""
+        kind, moduli, digits = ShareKind.RELINEARIZATION_PRODUCT, *self._shape(key)
+        limbs = self._read(entry, PRODUCT, kind, 0, 2 * digits, moduli)
         return limbs.reshape(2, digits, *limbs.shape[1:])
 
-    def rotation_share(self, entry: Entry, element: int) -> Limbs:
-        """Return a party's share of a rotation key, shape (dnum, limbs, N)."""
-        kind, digits = ShareKind.ROTATION, self.params.dnum
-        label = rotation_label(element)
-        return self._read(entry, label, kind, element, digits, self.key_moduli)
+    def rotation_share(self, entry: Entry, key: NeededKey) -> Limbs:
+        """Return a party's share of a rotation key, shape (digits, limbs, N)."""
+        kind, moduli, digits = ShareKind.ROTATION, *self._shape(key)
+        return self._read(entry, rotation_label(key.element), kind, key.element, digits, moduli)
+
+    def _shape(self, key: NeededKey) -> tuple[tuple[int, ...], int]:
+        return key.moduli(self.params), key.digits(self.params)
 
     def test_share(self, entry: Entry, limbs: int) -> Limbs:
         """Return a party's share of the test's decryption, shape (limbs, N)."""
@@ -96,25 +107,28 @@ class ShareReader:
         shares = [self.public_share(entry) for entry in self.session.transcript.step("share")]
         return sum_limbs(shares, self.params.moduli)
 
-    def first_sum(self) -> Limbs:
-        """Return what the second round multiplies: (b, a), shape (2, dnum, limbs, N)."""
-        shares = [self.first_share(entry) for entry in self.session.transcript.step("share")]
-        a = joint_key_a(self.params, self.session.transcript.seed, 0)
-        return np.stack([sum_limbs(shares, self.key_moduli), a])
+    def first_sum(self, key: NeededKey) -> Limbs:
+        """Return what the second round multiplies: (b, a), shape (2, digits, limbs, N)."""
+        entries = self.session.transcript.step("share")
+        shares = [self.first_share(entry, key) for entry in entries]
+        return np.stack([sum_limbs(shares, key.moduli(self.params)), self._common(key)])
+
+    def _common(self, key: NeededKey) -> Limbs:
+        whole = joint_key_a(self.params, self.session.transcript.seed, key.element)
+        return kept(whole, key, self.params)
 
     def joint_keys(self) -> Iterator[EvaluationKey]:
         """Assemble the joint evaluation keys, one at a time."""
         transcript = self.session.transcript
-        for wanted in self.session.terms.needed:
-            kind, element = wanted.kind, wanted.element
-            if kind is KeyKind.RELINEARIZATION:
-                products = [self.product_share(entry) for entry in transcript.step("relin")]
-                limbs = sum_limbs(products, self.key_moduli)
+        for key in self.session.terms.needed:
+            moduli = key.moduli(self.params)
+            if key.kind is KeyKind.RELINEARIZATION:
+                products = [self.product_share(entry, key) for entry in transcript.step("relin")]
+                limbs = sum_limbs(products, moduli)
             else:
-                shares = [self.rotation_share(e, element) for e in transcript.step("share")]
-                a = joint_key_a(self.params, transcript.seed, element)
-                limbs = np.stack([sum_limbs(shares, self.key_moduli), a])
-            yield EvaluationKey(limbs, kind, element, self.params.digest)
+                shares = [self.rotation_share(entry, key) for entry in transcript.step("share")]
+                limbs = np.stack([sum_limbs(shares, moduli), self._common(key)])
+            yield EvaluationKey(limbs, key.kind, key.element, self.params.digest)
 
     def _read(
         self,

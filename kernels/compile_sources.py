@@ -30,6 +30,8 @@ _PATH_FLAGS = {
         "-Wno-uninitialized",
     ),
 }
+# What another compiler must be able to repeat bit for bit.
+_EXACT = {"fourier": ("-ffp-contract=off",)}
 
 
 def sources_digest() -> str:
@@ -102,7 +104,8 @@ def _compilations(
     objects = [str(folder / f"{unit.stem}.o") for unit in units]
     commands = []
     for unit, made in zip(units, objects, strict=True):
-        flags = (*_COMMON, *_PATH_FLAGS.get(unit.stem, ()), *defines, *extra)
+        flags = (*_COMMON, *_PATH_FLAGS.get(unit.stem, ()), *_EXACT.get(unit.stem, ()))
+        flags = (*flags, *defines, *extra)
         commands.append([compiler, *flags, "-c", str(unit), "-o", made])
     return commands, objects
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
@@ -17,6 +18,7 @@ from tacit.kernels.keyswitch import KeyPointers, Turn, key_product, switch, swit
 from tacit.kernels.library import InstructionSet
 from tacit.kernels.limb_kernels import Floats, Galois, KeyTable, LimbArray, Words
 from tacit.kernels.memory import ArrayPool
+from tacit.kernels.modulus_raising import ModulusRaising
 from tacit.kernels.rescale import rescale
 from tacit.kernels.ring import Mods, Ring
 from tacit.params import CryptoParams
@@ -38,6 +40,18 @@ def _typed(method: Callable[_P, _R]) -> Callable[_P, _R]:
             raise OutOfMemoryError(f"no memory for limbs: {error}") from error
 
     return called
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SparseKeys:
+    """The key to the sparse secret of each batch entry, shape (2, 1, 3, N) each."""
+
+    words: tuple[Words, ...]
+
+    @property
+    def batch(self) -> int:
+        """Entries."""
+        return len(self.words)
 
 
 class CpuKernels:
@@ -74,8 +88,10 @@ class CpuKernels:
         self._bases = [Basis(self.ring, k, full, params.dnum) for k in range(1, full + 1)]
         self._twice = [np.tile(np.arange(k, dtype=np.uint32), 2) for k in range(1, full + 1)]
         self._twice_extended = [np.tile(basis.mods, 2) for basis in self._bases]
-        self._slots = encode.SlotTransform(params.log_n)
+        self._slots = encode.SlotTransform(params.log_n, library)
         self._pool = ArrayPool(pool_bytes)
+        self._params = params
+        self._raise: ModulusRaising | None = None
 
     @property
     def device(self) -> str:
@@ -100,6 +116,11 @@ class CpuKernels:
     @_typed
     def upload_key(self, words: Words) -> LimbArray:
         """Take a switching key in; it is not copied if it is contiguous."""
+        return self.upload(words)
+
+    @_typed
+    def upload_sparse_key(self, words: Words) -> LimbArray:
+        """Take a key to a sparse secret in; it is not copied if it is contiguous."""
         return self.upload(words)
 
     @_typed
@@ -132,6 +153,10 @@ class CpuKernels:
     def key_table(self, keys: Sequence[LimbArray]) -> KeyTable:
         """Take the addresses of switching keys."""
         return KeyPointers(self.ring, [_own(key) for key in keys], self._bases[0].specials)
+
+    def sparse_key_table(self, keys: Sequence[LimbArray]) -> KeyTable:
+        """Collect keys to sparse secrets."""
+        return SparseKeys(tuple(_own(key) for key in keys))
 
     def part(self, a: LimbArray, component: int) -> LimbArray:
         """Return a view of one component."""
@@ -330,6 +355,18 @@ class CpuKernels:
         ]
         return made if into is None else [into]
 
+    @_typed
+    def raised(self, a: LimbArray, limbs: int) -> LimbArray:
+        """Take coefficients modulo the first prime as integers around 0."""
+        return self._raising().raised(_own(a), limbs)
+
+    @_typed
+    def to_sparse(self, a: LimbArray, keys: KeyTable) -> LimbArray:
+        """Switch to sparse secrets."""
+        if not isinstance(keys, SparseKeys):
+            raise InternalError("keys to sparse secrets expected")
+        return self._raising().to_sparse(_own(a), keys.words)
+
     def mod_up(self, a: LimbArray) -> LimbArray:
         """Extend digits to QP."""
         x = _own(a)
@@ -416,6 +453,11 @@ class CpuKernels:
         all_rows = None if shared is None else _own(shared)[0]
         mod_down(basis, words, added, out, shared=all_rows, batch=batch)
         return out
+
+    def _raising(self) -> ModulusRaising:
+        if self._raise is None:
+            self._raise = ModulusRaising(self._params, self.ring)
+        return self._raise
 
     def _permuted(self, x: Words, moved: Galois) -> Words:
         # Nothing is added, so no modulus matters: all rows count as entries of one.

@@ -17,7 +17,7 @@ class Device(str, Enum):
 
     CPU = "cpu"
     CUDA = "cuda"
-    CUDA_OR_CPU = "cuda-or-cpu"
+    AUTO = "auto"
 
 
 def open_kernels(params: CryptoParams, device: Device = Device.CPU, *, threads: int) -> LimbKernels:
@@ -25,7 +25,7 @@ def open_kernels(params: CryptoParams, device: Device = Device.CPU, *, threads: 
 
     Args:
         params: the parameters.
-        device: where to compute; `cuda-or-cpu` takes the processor where CUDA cannot be used.
+        device: where to compute; `auto` takes the processor where CUDA cannot be used.
         threads: of the processor, that share the limbs of one operation.
 
     Raises:
@@ -37,7 +37,7 @@ def open_kernels(params: CryptoParams, device: Device = Device.CPU, *, threads: 
             return CpuKernels(params, threads=threads)
         case Device.CUDA:
             return cast(LimbKernels, open_cuda_kernels(params))
-        case Device.CUDA_OR_CPU:
+        case Device.AUTO:
             try:
                 return open_kernels(params, Device.CUDA, threads=threads)
             except UnusableEnvironmentError:

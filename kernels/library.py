@@ -93,5 +93,7 @@ def _declare(library: ctypes.CDLL) -> None:
         ctypes.POINTER(ctypes.c_int),
     )
     library.tacit_ring_new.restype = _POINTER
+    library.tacit_slot_coefficients.argtypes = (ctypes.c_uint32, *((_POINTER,) * 7))
+    library.tacit_slot_coefficients.restype = None
     library.tacit_encode.argtypes = (*_ROWS, _POINTER, ctypes.c_double, _POINTER)
     library.tacit_encode.restype = ctypes.c_int

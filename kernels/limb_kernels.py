@@ -99,6 +99,10 @@ class LimbKernels(Protocol):
         """
         ...
 
+    def upload_sparse_key(self, words: Words) -> LimbArray:
+        """Take a key to a sparse secret in, shape (2, 1, 3, N), for `sparse_key_table` alone."""
+        ...
+
     def download(self, a: LimbArray) -> Words:
         """Return the words of an array, contiguous; its memory may be shared."""
         ...
@@ -140,6 +144,10 @@ class LimbKernels(Protocol):
         Args:
             keys: each from `upload_key`, all trimmed alike.
         """
+        ...
+
+    def sparse_key_table(self, keys: Sequence[LimbArray]) -> KeyTable:
+        """Prepare keys to sparse secrets, one per batch entry, each from `upload_sparse_key`."""
         ...
 
     # Components, limbs and batch entries.
@@ -326,5 +334,25 @@ class LimbKernels(Protocol):
             plus: for each component, what is added to it, one component over Q, or None; empty
                 for nothing.
             shared: over Q, shape (1, limbs or more, 1, N), added to every component and entry.
+        """
+        ...
+
+    # First steps of bootstrapping; see `tacit.kernels.modulus_raising`.
+
+    def raised(self, a: LimbArray, limbs: int) -> LimbArray:
+        """Take coefficients modulo the first prime as integers around 0, over more limbs.
+
+        Args:
+            a: two components of one limb.
+            limbs: of the result.
+        """
+        ...
+
+    def to_sparse(self, a: LimbArray, keys: KeyTable) -> LimbArray:
+        """Switch ciphertexts of one limb to sparse secrets.
+
+        Args:
+            a: two components of one limb.
+            keys: from `sparse_key_table`, as many as the batch has entries.
         """
         ...

@@ -93,7 +93,7 @@ class PlanEvaluator:
 
     def run(self, evaluations: Sequence[Evaluation], pool: ThreadPoolExecutor | None) -> None:
         """Run evaluations of any owners; outputs and errors are left in them."""
-        threads = 1 if pool is None else pool._max_workers
+        threads = 1 if pool is None or not self.backend.spreads else pool._max_workers
         batches = list(deal(evaluations, threads, self.most))
         if pool is None or len(batches) == 1:
             for batch in batches:
@@ -129,7 +129,8 @@ class PlanEvaluator:
                 evaluation.progress.fail(error)
 
     def _evaluate(self, batch: Sequence[Evaluation]) -> None:
-        evaluator = self.bound.evaluator([evaluation.keys for evaluation in batch])
+        owners = [evaluation.keys for evaluation in batch]
+        evaluator = self.bound.evaluator(owners)
         columns = zip(*(evaluation.inputs for evaluation in batch), strict=True)
         inputs = [self.backend.join(column) for column in columns]
 
@@ -139,7 +140,12 @@ class PlanEvaluator:
             if all(evaluation.progress.error for evaluation in batch):
                 raise _NobodyWaitsError
 
-        outputs = execute(self.circuit, inputs, evaluator, observe)
+        outputs = self.bound.at_once(owners, inputs)
+        if outputs is None:
+            outputs = execute(self.circuit, inputs, evaluator, observe)
+        else:
+            for evaluation in batch:
+                evaluation.progress.advance(len(self.circuit.nodes))
         self._check(outputs, evaluator)
         rows = zip(*(self.backend.split(output) for output in outputs), strict=True)
         for evaluation, row in zip(batch, rows, strict=True):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tacit.errors import UserError
+from tacit.kernels.devices import Device
 from tacit.runtime.backends.loading import BackendName
 from tacit.runtime.batcher import QueueLimits
 from tacit.runtime.endpoint import RequestLimits
@@ -39,6 +40,11 @@ class WorkerLimits:
         key_bytes: evaluation keys that one worker holds; the owner unused longest goes.
         constant_bytes: encoded constants of models that one worker holds.
         memory_bytes: what one worker may allocate in all; 0 sets no limit.
+        device: where the native backend computes: the processor, a CUDA device, or `auto`: a CUDA
+            device where there is one, and the processor for what it cannot do.
+        device_bytes: of the device's memory, for one worker; 0 for all that is free when it starts.
+        device_key_bytes: of these, for evaluation keys; 0 for half.
+        device_torch: whether torch owns the device's memory and stream.
     """
 
     processes: int = 4
@@ -53,6 +59,10 @@ class WorkerLimits:
     key_bytes: int = 4 << 30
     constant_bytes: int = 2 << 30
     memory_bytes: int = 0
+    device: Device = Device.CPU
+    device_bytes: int = 0
+    device_key_bytes: int = 0
+    device_torch: bool = False
 
     def threads_for(self, parallel: int, lines: int = 1) -> int:
         """Return the threads of one worker: one at least.
@@ -64,7 +74,9 @@ class WorkerLimits:
         cores = len(os.sched_getaffinity(0))
         return self.threads or max(1, cores * lines // parallel)
 
-    def settings(self, backend: BackendName, parallel: int, lines: int) -> WorkerSettings:
+    def settings(
+        self, backend: BackendName, parallel: int, lines: int, device: Device = Device.CPU
+    ) -> WorkerSettings:
         """Return what a worker is told; see `threads_for`."""
         return WorkerSettings(
             backend=backend,
@@ -73,6 +85,10 @@ class WorkerLimits:
             constant_bytes=self.constant_bytes,
             memory_bytes=self.memory_bytes,
             joined=self.joined,
+            device=device,
+            device_bytes=self.device_bytes,
+            device_key_bytes=self.device_key_bytes,
+            device_torch=self.device_torch,
         )
 
 

@@ -19,10 +19,12 @@ from types import TracebackType
 from typing import Any
 
 from tacit.errors import UserError
+from tacit.kernels.cuda.shared_device import check
 from tacit.runtime.audit import AuditLog
 from tacit.runtime.backends.loading import BackendName, choose_backend
 from tacit.runtime.batcher import Batcher
 from tacit.runtime.bodies import Memory
+from tacit.runtime.device_choice import choose_device, device_works
 from tacit.runtime.endpoint import Endpoint, KeyFinder
 from tacit.runtime.grpc_service import Service, generic_handler
 from tacit.runtime.http_app import build_application, metrics_application
@@ -41,7 +43,7 @@ from tacit.runtime.tenants import Tenants
 from tacit.runtime.training_service import TrainingParts, TrainingService
 from tacit.runtime.training_store import TrainingStore
 from tacit.runtime.warm_start import WarmStart
-from tacit.runtime.worker_process import worker_command
+from tacit.runtime.worker_process import WORKER_MODULE, worker_command
 from tacit.runtime.workers import WorkerPool
 
 _LOG = logging.getLogger("tacit.runtime.server")
@@ -55,6 +57,9 @@ class Replacements:
 
     executor: Executor | None = None
     keys: KeyFinder | None = None
+    worker_module: str = WORKER_MODULE
+    look_for_cuda: Callable[[], str] = check
+    device_works: Callable[[], str] = device_works
 
 
 _NO_REPLACEMENTS = Replacements()
@@ -88,6 +93,11 @@ class Server:
         self.backend = choose_backend(options.workers.backend)
         if self.backend.warning:
             _LOG.warning("%s", self.backend.warning)
+        self._replacements = replacements
+        wanted, look = options.workers.device, replacements.look_for_cuda
+        self.device = choose_device(wanted, self.backend.name, look)
+        if self.device.warning:
+            _LOG.warning("%s", self.device.warning)
         self._isolation = choose_isolation(options.workers.isolation, self.backend.name)
         self._parallel, self._pool = self._build_pool()
         self._executor = replacements.executor or self._pool
@@ -169,8 +179,8 @@ class Server:
         alone = self._isolation is Isolation.OWNER
         lines = 1 if alone else parallel
         parallel = min(parallel, limits.processes * lines)
-        settings = limits.settings(self.backend.name, parallel, lines)
-        command = worker_command(settings)
+        settings = limits.settings(self.backend.name, parallel, lines, self.device.device)
+        command = worker_command(settings, self._replacements.worker_module)
         return parallel, WorkerPool(self.keys, limits, command, self._isolation, lines)
 
     def _build_endpoint(self) -> Endpoint:
@@ -217,6 +227,10 @@ class Server:
             "backend": self.backend.name.value,
             "backend_reason": self.backend.reason,
             "backend_warning": self.backend.warning,
+            "device": self.device.device.value,
+            "device_reason": self.device.reason,
+            "device_warning": self.device.warning,
+            "device_error": self._pool.device_error,
             "isolation": self._isolation.value,
             "workers": workers,
             "worker_crashes": self._pool.crashes,
@@ -229,13 +243,20 @@ class Server:
         return lane.model, lane.version, lane.digest, lane.plan, group
 
     def _is_ready(self) -> bool:
-        return self._ready
+        return self._ready and not self._pool.device_error
+
+    async def _recheck_device(self) -> None:
+        """Accept requests again once a device that failed them works again."""
+        if self._pool.device_error:
+            wrong = await asyncio.to_thread(self._replacements.device_works)
+            self._pool.device_error = wrong and f"the device does not work: {wrong}"
 
     async def _keep_house(self) -> None:
         while True:
             await asyncio.sleep(_HOUSEKEEPING_SECONDS)
             try:
                 await self._pool.stop_idle()
+                await self._recheck_device()
                 await asyncio.to_thread(self.keys.expire, time.time())
                 await asyncio.to_thread(self.parties.expire)
             except Exception as error:

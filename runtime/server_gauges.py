@@ -13,6 +13,9 @@ _MEMORY = {
     "constants": ("tacit_worker_constant_bytes", "Encoded constants of models in the workers"),
     "pool": ("tacit_worker_pool_bytes", "Arrays that the workers keep for reuse"),
     "owners": ("tacit_worker_owners", "Key sets loaded in the workers"),
+    "device_bytes": ("tacit_device_bytes", "Memory of CUDA devices that the workers hold"),
+    "device_keys": ("tacit_device_key_bytes", "Evaluation keys in the memory of CUDA devices"),
+    "moved": ("tacit_device_moved", "Requests of the present workers that the processor took over"),
 }
 
 
@@ -21,12 +24,14 @@ def add_memory_gauges(metrics: Metrics, pool: WorkerPool) -> None:
 
     def add(part: str, name: str, help_text: str) -> None:
         def total() -> float:
-            return float(sum(memory.to_json()[part] for memory in pool.memory().values()))
+            return float(sum(getattr(memory, part) for memory in pool.memory().values()))
 
         metrics.add_gauge(name, help_text, total)
 
     for part, (name, help_text) in _MEMORY.items():
         add(part, name, help_text)
+    failing = "1: a CUDA device that is to compute fails; requests are refused"
+    metrics.add_gauge("tacit_device_failing", failing, lambda: bool(pool.device_error))
 
 
 def add_training_gauges(metrics: Metrics, training: Callable[[], TrainingService | None]) -> None:

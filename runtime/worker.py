@@ -268,8 +268,8 @@ def _limit_memory(memory_bytes: int) -> None:
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from tacit.runtime.worker_engine import WorkerEngine
+    from tacit.runtime.device_engine import open_engine
 
     chosen = WorkerSettings.from_text(sys.argv[1])
     _limit_memory(chosen.memory_bytes)
-    main(descriptors_of(sys.argv[2]), WorkerEngine(chosen))
+    main(descriptors_of(sys.argv[2]), open_engine(chosen))

@@ -15,6 +15,7 @@ from pathlib import Path
 from tacit import artifact
 from tacit.artifact import Artifact
 from tacit.errors import ArtifactError, InputShapeError, WireError
+from tacit.kernels.cuda.shared_device import SharedDevice
 from tacit.runtime.backends.loading import LoadedKeys, open_backend
 from tacit.runtime.key_rules import mapped
 from tacit.runtime.refusals import DamagedKeysError
@@ -82,15 +83,22 @@ class LoadedOwners:
 class WorkerEngine:
     """An `Engine` on a backend; may be used by several threads."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    def __init__(self, settings: WorkerSettings, cuda: SharedDevice | None = None) -> None:
         """Load the backend.
+
+        Args:
+            settings: of the worker.
+            cuda: the device to compute on; None for the processor, whatever the settings say.
 
         Raises:
             UnusableEnvironmentError: it cannot be used here.
         """
         threads = settings.threads
         self._backend = open_backend(
-            settings.backend, threads=threads, constant_bytes=settings.constant_bytes
+            settings.backend,
+            threads=threads,
+            constant_bytes=settings.constant_bytes,
+            cuda=cuda,
         )
         self._pool = ThreadPoolExecutor(threads, "tacit-evaluate") if threads > 1 else None
         self._settings = settings
@@ -146,7 +154,8 @@ class WorkerEngine:
         """Group requests, in order, so that each group gives every thread one full batch."""
         with self._lock:
             loaded = self._models.get(model)
-        room = self._settings.threads * (loaded.most_in_batch(plan) if loaded else 1)
+        threads = self._settings.threads if self._backend.spreads else 1
+        room = threads * (loaded.most_in_batch(plan) if loaded else 1)
         group: list[int] = []
         evaluations = 0
         for index, request in enumerate(requests):

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tacit.errors import InternalError, TacitError, WorkerCrashError
+from tacit.errors import DeviceLostError, InternalError, TacitError, WorkerCrashError
 from tacit.runtime.blocks import Block
 from tacit.runtime.channel import Channel
 from tacit.runtime.repository import ModelVersion
@@ -23,9 +23,12 @@ KeyPaths = Mapping[Owner, Sequence[Path]]
 _POLL_SECONDS = 0.02
 
 
-def worker_command(settings: WorkerSettings) -> tuple[str, ...]:
+WORKER_MODULE = "tacit.runtime.worker"
+
+
+def worker_command(settings: WorkerSettings, module: str = WORKER_MODULE) -> tuple[str, ...]:
     """Return what starts a worker; the sockets' descriptors are to be appended."""
-    return (sys.executable, "-m", "tacit.runtime.worker", settings.to_text())
+    return (sys.executable, "-m", module, settings.to_text())
 
 
 @dataclass(slots=True)
@@ -43,6 +46,16 @@ class Attempt:
     running: set[int] = field(default_factory=set)
     ending: str = ""
     alone: bool = False
+
+    @property
+    def lost(self) -> list[DeviceLostError]:
+        """What was said of a device that the process cannot use any more."""
+        return [error for error in self.results.values() if isinstance(error, DeviceLostError)]
+
+    def drop_lost(self) -> None:
+        """Forget the results that a lost device left, so that they are tried again."""
+        lost = self.lost
+        self.results = {i: result for i, result in self.results.items() if result not in lost}
 
 
 class WorkerProcess:

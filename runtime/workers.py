@@ -21,7 +21,12 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from tacit.errors import TacitError, UnknownKeyError, WorkerCrashError
+from tacit.errors import (
+    TacitError,
+    UnknownKeyError,
+    UnusableEnvironmentError,
+    WorkerCrashError,
+)
 from tacit.runtime.isolation import Group, Isolation, group_of
 from tacit.runtime.options import WorkerLimits
 from tacit.runtime.refusals import DamagedKeysError
@@ -84,6 +89,8 @@ class WorkerPool:
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self.crashes = 0
+        # Why requests fail on the device that is to compute them; empty while none does.
+        self.device_error = ""
 
     @property
     def workers(self) -> int:
@@ -163,9 +170,12 @@ class WorkerPool:
     async def _run_together(self, worker: SharedWorker, job: Job, results: Results) -> set[int]:
         """Run all of a job; returns what was running, and not alone, when its process died."""
         doubtful: set[int] = set()
-        wasted = 0
+        wasted = lost = 0
         while pending := _open(job, results, doubtful):
             attempt = await self._attempt(worker, job, pending)
+            lost += self._note_device(attempt)
+            if lost == 1:  # a new process may find the device well again
+                attempt.drop_lost()
             results |= attempt.results
             if not attempt.ending:
                 continue
@@ -193,6 +203,8 @@ class WorkerPool:
             attempt: Attempt = await self._on_line(process, line.run, job, known, keys, grace)
             if attempt.ending:
                 await self._give_up(worker, process)
+            elif attempt.lost:
+                await self._give_up(worker, process, crashed=False)
         attempt.alone = process.crowd == 1
         attempt.results = unknown | {
             index: await self._heard(worker, job.work[index].owner, result)
@@ -202,6 +214,15 @@ class WorkerPool:
         answered = [i for i, result in attempt.results.items() if isinstance(result, Result)]
         worker.loaded |= {_mark(job.work[index].owner, model) for index in answered}
         return attempt
+
+    def _note_device(self, attempt: Attempt) -> bool:
+        """Remember whether the device fails; returns whether it was lost."""
+        unusable = [e for e in attempt.results.values() if isinstance(e, UnusableEnvironmentError)]
+        if failed := [*attempt.lost, *unusable]:
+            self.device_error = str(failed[0])
+        elif any(isinstance(result, Result) for result in attempt.results.values()):
+            self.device_error = ""
+        return bool(attempt.lost)
 
     def _key_paths(self, job: Job, indices: Iterable[int]) -> tuple[KeyPaths, Results]:
         """Return where keys lie, and errors for the work whose keys are not there."""

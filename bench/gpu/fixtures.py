@@ -112,16 +112,11 @@ def _repeat(read: _Reader, cuda: CudaKernels) -> Iterator[tuple[str, Words]]:
         return made
 
     a, b = taken("a"), taken("b")
-    product = cuda.tensor(a, b)
-    switched, _ = cuda.switch(cuda.part(product, 2), relinearization)
-    plus = (cuda.part(product, 0), cuda.part(product, 1))
-    product = cuda.mod_down(params.depth, switched, plus=plus)
+    product = cuda.multiply(a, b, relinearization)
     yield "multiply", cuda.download(product)[:, :, 0]
     yield "rescale", cuda.download(cuda.rescale(product))[:, :, 0]
-    switched, _ = cuda.switch(cuda.part(a, 1), rotation)
-    moved = cuda.mod_down(
-        params.depth, switched, plus=(cuda.part(a, 0), None), moved=cuda.galois(element)
-    )
+    plus = (cuda.part(a, 0), None)
+    (moved,) = cuda.switch_down(cuda.part(a, 1), [rotation], [cuda.galois(element)], plus=plus)
     yield "rotate", cuda.download(moved)[:, :, 0]
 
 

@@ -1,6 +1,6 @@
 """Check, then measure the CUDA engine on this machine's GPU, in one call of a few minutes.
 
-    python -m bench.gpu.run_all --fixtures FILE --out FILE     on a machine with a GPU
+    python -m bench.gpu.run_all --fixtures FILE --circuits FOLDER --out FILE     on a GPU
     python -m bench.gpu.run_all --dry-run                      a rehearsal on fibres, tiny rings
     python -m bench.gpu.run_all --predict --out FILE           what the model predicts, no GPU
 
@@ -17,23 +17,37 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bench.gpu import fixtures
+from bench.gpu.circuits import CLIENTS, circuit_workloads, found_models
 from bench.gpu.floors import floor_of
 from bench.gpu.machines import Fibres, Gpu, Machine
+from bench.gpu.processor import processor_seconds
 from bench.gpu.rates import copy_bytes_per_us, wide_multiplications_per_us
 from bench.gpu.sizes import Sizes, real, rehearsal
-from bench.gpu.workloads import Workload, workloads
+from bench.gpu.workloads import Run, Workload, workloads
 from bench.record import Record, Surroundings, look_around
+from tacit.circuit import Circuit
+from tacit.errors import UnusableEnvironmentError
 from tacit.kernels.cuda.image import default_cache
+from tacit.kernels.cuda.limb_kernels import CudaKernels
+from tacit.kernels.cuda.memory import DeviceArray
 from tacit.kernels.cuda.planning import H200_RATES, Rates
 from tacit.kernels.cuda.recorded import Recorded
+from tacit.params import CryptoParams
 
-TESTS = ("test_transforms.py", "test_limb_kernels.py")
+TESTS = (
+    "test_transforms.py",
+    "test_limb_kernels.py",
+    "test_keyswitch.py",
+    "test_raising.py",
+    "test_owners.py",
+)
 
 
 def main() -> None:
@@ -41,7 +55,7 @@ def main() -> None:
     options = _options()
     if options.predict:
         predicted = {"gpu": "none: predicted for an H200"}
-        Log(options.out, look_around(), predicted).predictions(real())
+        Log(options.out, look_around(), predicted).predictions(real(), options.circuits)
         return
     machine: Machine = Fibres() if options.dry_run else Gpu()
     log = Log(None if options.dry_run else options.out, look_around(), machine.hardware())
@@ -56,11 +70,24 @@ def main() -> None:
     if options.only_checks:
         return
     rates = log.rates(machine, sizes)
-    for workload in workloads(sizes):
+    for workload in all_workloads(sizes, options.circuits):
         if time.monotonic() - started > options.seconds:
             print(f"left out for lack of time: {workload.name}")
             continue
         log.measured(machine, workload, sizes, rates)
+    log.gains()
+    for name, (params, circuit) in found_models(sizes, options.circuits).items():
+        for requests in CLIENTS if sizes.real else (1, 3):
+            if time.monotonic() - started > options.seconds:
+                print(f"left out for lack of time: {name} on the processor")
+                continue
+            log.on_processor(name, params, circuit, requests, sizes)
+
+
+def all_workloads(sizes: Sizes, circuits: Path | None) -> Iterator[Workload]:
+    """Yield operations, then whole circuits."""
+    yield from workloads(sizes)
+    yield from circuit_workloads(sizes, circuits)
 
 
 class Log:
@@ -76,11 +103,12 @@ class Log:
         self, path: Path | None, around: Surroundings, device: dict[str, Any] | None = None
     ) -> None:
         self._path = path
+        self._found: dict[tuple[str, str], float] = {}
         self._around = replace(around, hardware={**around.hardware, **(device or {})})
 
-    def predictions(self, sizes: Sizes) -> None:
+    def predictions(self, sizes: Sizes, circuits: Path | None) -> None:
         """Write what the model of bytes and instructions predicts for each workload."""
-        for workload in workloads(sizes):
+        for workload in all_workloads(sizes, circuits):
             floor = floor_of(workload, default_cache())
             launches = sum(floor.launches.values())
             self._write(workload, "predicted_us", floor.us / workload.units, 1, [])
@@ -112,6 +140,27 @@ class Log:
             self._write(workload, metric, value, len(samples), samples, fraction)
         recorded.close()
 
+    def gains(self) -> None:
+        """Print what graphs and batches gain over launches one by one, request by request."""
+        for (name, metric), us in self._found.items():
+            model, _, clients = name.partition(", ")
+            alone = self._found.get((f"{model}, 1 clients", "us"))
+            if metric == "graph_us" and alone and clients.endswith("clients"):
+                print(f"{name} as a graph: {alone / us:.1f} times one by one", flush=True)
+
+    def on_processor(
+        self, name: str, params: CryptoParams, circuit: Circuit, requests: int, sizes: Sizes
+    ) -> None:
+        """Measure the CPU engine on this machine's cores, with as many requests at once."""
+        try:
+            seconds = processor_seconds(params, circuit, requests, 3 if sizes.real else 1)
+        except UnusableEnvironmentError as error:
+            print(f"left out: {name} on the processor: {error}")
+            return
+        named = Workload(f"{name}, {requests} clients, cpu engine", params, requests, _nothing)
+        samples = [1000 * second for second in seconds]
+        self._write(named, "us", 1000 * median(samples) / requests, len(samples), samples)
+
     def _write(
         self,
         workload: Workload,
@@ -123,10 +172,12 @@ class Log:
     ) -> None:
         limit = "" if fraction is None else f"  {fraction:.2f} of the limit"
         print(f"{workload.name}: {metric} {value:.2f}{limit}", flush=True)
+        self._found[workload.name, metric] = value
         if self._path is None:
             return
         parameters = workload.params.to_json()
         parameters |= {"fraction_of_limit": fraction} if fraction is not None else {}
+        parameters |= {"predicted": True} if metric.startswith("predicted") else {}
         unit = {"predicted_launches": "1", "predicted_bytes": "bytes"}.get(metric, "us")
         around = self._around
         record = Record(
@@ -135,6 +186,10 @@ class Log:
         )
         with self._path.open("a") as file:
             file.write(record.to_json() + "\n")
+
+
+def _nothing(cuda: CudaKernels) -> tuple[Run, list[DeviceArray]]:
+    raise NotImplementedError("this row is not measured on a device")
 
 
 def _samples(machine: Machine, repeat: Any, sizes: Sizes) -> list[float]:
@@ -176,6 +231,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--predict", action="store_true")
     parser.add_argument("--only-checks", action="store_true")
     parser.add_argument("--fixtures", type=Path)
+    parser.add_argument("--circuits", type=Path, help="artifacts, from bench.gpu.circuits")
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "gpu.jsonl")
     parser.add_argument("--seconds", type=float, default=420.0)
     return parser.parse_args()

@@ -23,6 +23,7 @@ class Sizes:
         warm_runs: before them.
         copied_words: of the copy.
         rounds: of multiplications per thread.
+        real: whether rings are those of the goals, not tiny ones.
     """
 
     transforms: tuple[int, ...]
@@ -34,6 +35,7 @@ class Sizes:
     warm_runs: int
     copied_words: int
     rounds: int
+    real: bool
 
 
 def real() -> Sizes:
@@ -46,7 +48,7 @@ def real() -> Sizes:
         "E": CryptoParams.choose(13, 4, 40, 50, 3, UNCHECKED),
     }
     batches = {"A": (1,), "A narrow": (1,), "C": (1, 8), "D": (1, 16, 64), "E": (1, 16, 64)}
-    return Sizes((13, 14, 15, 16), 8, 8, sets, batches, 40, 5, 1 << 29, 4096)
+    return Sizes((13, 14, 15, 16), 8, 8, sets, batches, 40, 5, 1 << 29, 4096, True)
 
 
 def rehearsal() -> Sizes:
@@ -55,7 +57,7 @@ def rehearsal() -> Sizes:
         "A": CryptoParams.choose(7, 5, 55, 60, 3, UNCHECKED),
         "D": CryptoParams.choose(7, 3, 40, 50, 2, UNCHECKED),
     }
-    return Sizes((7,), 2, 2, sets, {"A": (1,), "D": (1, 3)}, 2, 1, 1 << 10, 4)
+    return Sizes((7,), 2, 2, sets, {"A": (1,), "D": (1, 3)}, 2, 1, 1 << 10, 4, False)
 
 
 def one_kind(log_n: int, limbs: int, log_scale: int) -> CryptoParams:

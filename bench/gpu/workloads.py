@@ -98,10 +98,8 @@ def _multiply(batch: int) -> Callable[[CudaKernels], tuple[Run, list[DeviceArray
         a, b = (cuda.upload(random_limbs(params, 2, limbs, batch)) for _ in range(2))
 
         def run(inputs: Sequence[DeviceArray]) -> Sequence[DeviceArray]:
-            product = cuda.tensor(*inputs)
-            switched, _ = cuda.switch(cuda.part(product, 2), table)
-            plus = (cuda.part(product, 0), cuda.part(product, 1))
-            return [cuda.rescale(cuda.mod_down(params.depth, switched, plus=plus))]
+            a, b = inputs
+            return [cuda.rescale(cuda.multiply(a, b, table))]
 
         return run, [a, b]
 
@@ -114,9 +112,8 @@ def _rotate(batch: int) -> Callable[[CudaKernels], tuple[Run, list[DeviceArray]]
         a = cuda.upload(random_limbs(params, 2, len(params.moduli), batch))
 
         def run(inputs: Sequence[DeviceArray]) -> Sequence[DeviceArray]:
-            switched, _ = cuda.switch(cuda.part(inputs[0], 1), table)
-            plus = (cuda.part(inputs[0], 0), None)
-            return [cuda.mod_down(params.depth, switched, plus=plus, moved=moved)]
+            first, second = (cuda.part(inputs[0], part) for part in range(2))
+            return cuda.switch_down(second, [table], [moved], plus=(first, None))
 
         return run, [a]
 
@@ -124,17 +121,15 @@ def _rotate(batch: int) -> Callable[[CudaKernels], tuple[Run, list[DeviceArray]]
 
 
 def _hoisted(cuda: CudaKernels) -> tuple[Run, list[DeviceArray]]:
-    params, table = cuda.params, _table(cuda, 1)
+    """Every rotation has a key of its own, as in life."""
+    params = cuda.params
+    words = random_key(params)
+    tables = [cuda.key_table([cuda.upload_key(words)]) for _ in range(HOISTED)]
     moves = [cuda.galois(pow(5, step, 2 * params.n)) for step in range(1, HOISTED + 1)]
     a = cuda.upload(random_limbs(params, 2, len(params.moduli), 1))
 
     def run(inputs: Sequence[DeviceArray]) -> Sequence[DeviceArray]:
         first, second = (cuda.part(inputs[0], part) for part in range(2))
-        digits = cuda.mod_up(second)
-        made = []
-        for moved in moves:
-            product = cuda.key_product(second, digits, table)
-            made.append(cuda.mod_down(params.depth, product, plus=(first, None), moved=moved))
-        return made
+        return cuda.switch_down(second, tables, moves, plus=(first, None))
 
     return run, [a]

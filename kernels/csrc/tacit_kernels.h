@@ -138,6 +138,13 @@ void tacit_mod_down(const tacit_ring *ring, const tacit_basis *basis, uint32_t b
 void tacit_rescale(const tacit_ring *ring, const tacit_basis *basis, uint32_t blocks,
                    uint32_t batch, const uint64_t *x, uint64_t *out, uint64_t *scratch);
 
+// Coefficients of the real polynomial with these slots; `parts`, the imaginary ones, may be null.
+// sources, roots and twist are those of `tacit.kernels.encode.SlotTransform`; work has twice as many
+// doubles as there are slots.
+void tacit_slot_coefficients(uint32_t log_slots, const double *slots, const double *parts,
+                             const uint32_t *sources, const double *roots, const double *twist,
+                             double *work, double *out);
+
 // Round coefficients[i] * scale to integers and reduce them; coefficients, then NTT form. out:
 // shared rows.
 // Returns nonzero if a value is not finite.

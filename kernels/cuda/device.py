@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tacit.errors import InternalError
 from tacit.kernels.cuda.driver import Driver
+from tacit.kernels.cuda.interface import Abilities, Pinned
 from tacit.kernels.cuda.memory import Block, DevicePool
+from tacit.kernels.cuda.owners import DriverOwner, Owner
 from tacit.kernels.cuda.recording import Graph, Timer
 from tacit.kernels.cuda.staging import SLOT_BYTES, Staging
 
@@ -27,98 +28,6 @@ _RELAXED = 2  # capture mode: other streams may allocate and copy meanwhile
 _RESERVED_BYTES = 512 << 20  # of the device's memory, for others
 
 
-@dataclass(frozen=True, slots=True)
-class Abilities:
-    """What kernels must know of a device.
-
-    Attributes:
-        name: as its maker calls it.
-        compute: capability, 10 major + minor: 80, 90, 100.
-        multiprocessors: how many.
-        shared_bytes: the most that one block may have.
-    """
-
-    name: str
-    compute: int
-    multiprocessors: int
-    shared_bytes: int
-
-    @property
-    def doubles(self) -> bool:
-        """Whether doubles run at half the rate of floats: A100, H100, H200, B200."""
-        return self.compute in (60, 70, 80, 90, 100)
-
-
-class Pinned:
-    """Host memory that a device reads at full speed."""
-
-    __slots__ = ("_driver", "address", "nbytes")
-
-    def __init__(self, address: int, nbytes: int, driver: Driver | None) -> None:
-        self.address = address
-        self.nbytes = nbytes
-        self._driver = driver
-
-    def __del__(self) -> None:
-        if self._driver is not None:
-            self._driver.library.cuMemFreeHost(self.address)
-
-
-class Device(Protocol):
-    """What `CudaKernels` needs: real, simulated, or only counting."""
-
-    @property
-    def abilities(self) -> Abilities:
-        """What the device can do."""
-        ...
-
-    @property
-    def kept_bytes(self) -> int:
-        """Bytes that nobody uses and that are kept for the next blocks."""
-        ...
-
-    @property
-    def peak_bytes(self) -> int:
-        """Most bytes that were lent at once."""
-        ...
-
-    def load(self, log_n: int, image: bytes) -> None:
-        """Take the kernels of a ring in, unless they are there."""
-        ...
-
-    def block(self, nbytes: int) -> Block:
-        """Lend memory."""
-        ...
-
-    def upload(self, words: Words, block: Block) -> None:
-        """Copy words to a block; they may change after that."""
-        ...
-
-    def download(self, address: int, count: int) -> Words:
-        """Wait for all work, then return words."""
-        ...
-
-    def pin(self, words: Words) -> Pinned:
-        """Copy words to host memory that the device reads at full speed."""
-        ...
-
-    def upload_pinned(self, pinned: Pinned, block: Block) -> None:
-        """Copy pinned memory to a block."""
-        ...
-
-    def launch(
-        self,
-        log_n: int,
-        name: str,
-        grid: tuple[int, int, int],
-        threads: int,
-        arguments: ctypes.Structure,
-        shared_bytes: int = 0,
-    ) -> None:
-        """Put a kernel of a ring into the stream."""
-        ...
-
-
 class DriverDevice:
     """A device behind the driver.
 
@@ -126,13 +35,19 @@ class DriverDevice:
         driver: loaded.
         ordinal: which device.
         memory_bytes: the most to use; by default all that is free but half a GiB.
+        owner: of memory and stream; by default the driver.
 
     Raises:
         UnusableEnvironmentError: the device cannot be used.
     """
 
     def __init__(
-        self, driver: Driver, *, ordinal: int = 0, memory_bytes: int | None = None
+        self,
+        driver: Driver,
+        *,
+        ordinal: int = 0,
+        memory_bytes: int | None = None,
+        owner: Owner | None = None,
     ) -> None:
         self._driver = driver
         self._handle = driver.integer("cuDeviceGet", ordinal)
@@ -140,7 +55,8 @@ class DriverDevice:
         self._current = threading.local()
         self._enter()
         self.abilities = self._read_abilities()
-        self._stream = driver.place("cuStreamCreate", 1)
+        self._owner = DriverOwner(driver) if owner is None else owner
+        self._stream = self._owner.stream
         self._copies = driver.place("cuStreamCreate", 1)
         limit = self.free_bytes() - _RESERVED_BYTES if memory_bytes is None else memory_bytes
         self.pool = DevicePool(self, limit)
@@ -149,7 +65,8 @@ class DriverDevice:
         self._staging = Staging(driver)
         self._landing = driver.place("cuMemHostAlloc", SLOT_BYTES, 0)
         self._lock = threading.RLock()
-        self._recorder: tuple[int, DevicePool] | None = None
+        self._recorder: tuple[int, DevicePool, list[Block]] | None = None
+        self._discarded: deque[tuple[int, DevicePool]] = deque()
         self.launches = 0
 
     @property
@@ -181,14 +98,12 @@ class DriverDevice:
     def allocate(self, nbytes: int) -> int:
         """Return the address of new memory, for the pool."""
         self._enter()
-        made = ctypes.c_uint64()
-        self._driver.call("cuMemAlloc_v2", ctypes.byref(made), nbytes)
-        return made.value
+        return self._owner.allocate(nbytes)
 
     def free(self, address: int) -> None:
         """Give memory back, for the pool."""
         self._enter()
-        self._driver.call("cuMemFree_v2", address)
+        self._owner.free(address)
 
     def free_bytes(self) -> int:
         """Return how much memory nobody uses, in any process."""
@@ -206,6 +121,17 @@ class DriverDevice:
         recorder = self._recorder
         if recorder is not None and recorder[0] == threading.get_ident():
             return recorder[1].block(nbytes)
+        return self.pool.block(nbytes)
+
+    def lasting_block(self, nbytes: int) -> Block:
+        """Lend memory for words that are uploaded, while work is recorded or not.
+
+        Uploads are not part of a graph: in memory of the graph's own, work that was recorded before
+        them would overwrite the words with every launch.
+
+        Raises:
+            OutOfMemoryError: there is not as much.
+        """
         return self.pool.block(nbytes)
 
     def pin(self, words: Words) -> Pinned:
@@ -232,15 +158,22 @@ class DriverDevice:
 
     def upload(self, words: Words, block: Block) -> None:
         """Copy words to a block, through pinned memory; never part of a graph."""
+        if words.nbytes > block.nbytes:
+            raise InternalError(f"{words.nbytes} bytes do not fit into {block.nbytes}")
+        self.upload_to(words, block.address)
+        recorder = self._recorder
+        if recorder is not None and recorder[0] == threading.get_ident():
+            recorder[2].append(block)  # launches of the graph find these words, every time
+
+    def upload_to(self, words: Words, address: int) -> None:
+        """Copy words to an address within a block; see `upload`."""
         flat = np.ascontiguousarray(words).view(np.uint8).reshape(-1)
-        if flat.nbytes > block.nbytes:
-            raise InternalError(f"{flat.nbytes} bytes do not fit into {block.nbytes}")
         with self._lock:
             self._enter()
             if self._recorder is None:
-                self._staging.upload(flat, block.address, self._stream)
+                self._staging.upload(flat, address, self._stream)
             else:  # the stream only records: copy beside it, now
-                self._staging.upload(flat, block.address, self._copies)
+                self._staging.upload(flat, address, self._copies)
                 self._wait(self._copies)
 
     def download(self, address: int, count: int) -> Words:
@@ -310,10 +243,13 @@ class DriverDevice:
             self._enter()
             self._refuse_in_graph("another graph begins")
             self._wait(self._stream)
+            self._clean_up()
             arena = DevicePool(self, self.pool.limit_bytes)
             self._driver.call("cuStreamBeginCapture_v2", self._stream, _RELAXED)
-            self._recorder = (threading.get_ident(), arena)
-            graph = Graph(self._driver, self._stream, self._lock, self._enter, arena)
+            graph = Graph(
+                self._driver, self._stream, self._lock, self._enter, arena, self._discarded
+            )
+            self._recorder = (threading.get_ident(), arena, graph.constants)
             try:
                 yield graph
             except BaseException:
@@ -341,7 +277,7 @@ class DriverDevice:
         self.pool.close()
         self._staging.close()
         self._driver.call("cuMemFreeHost", self._landing)
-        self._driver.call("cuStreamDestroy_v2", self._stream)
+        self._owner.close()
         self._driver.call("cuStreamDestroy_v2", self._copies)
 
     def _enter(self) -> None:
@@ -352,6 +288,13 @@ class DriverDevice:
 
     def _wait(self, stream: int) -> None:
         self._driver.call("cuStreamSynchronize", stream)
+
+    def _clean_up(self) -> None:
+        """Give back what graphs held that nobody has any more."""
+        while self._discarded:
+            executable, arena = self._discarded.popleft()
+            self._driver.call("cuGraphExecDestroy", executable)
+            arena.close()
 
     def _refuse_in_graph(self, what: str) -> None:
         if self._recorder is not None:

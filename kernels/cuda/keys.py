@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.errors import InternalError, OutOfMemoryError
-from tacit.kernels.cuda.device import Device, Pinned
+from tacit.kernels.cuda.interface import Device, Pinned
 from tacit.kernels.cuda.memory import Block
 
 Words = NDArray[np.uint64]
@@ -42,30 +42,35 @@ class CudaKeyTable:
     """Places of switching keys, one per batch entry.
 
     Attributes:
-        keys: kept from being freed.
-        block: their addresses, in device memory.
-        written: the addresses that the block holds.
-        digits: of each key.
+        batch: entries.
+        different: keys among them.
+        digits: of each key; trimmed keys have fewer.
         rows: of each key: limbs of Q and primes of P.
+        keys: kept from being freed; empty once they were forgotten.
+        address: of the keys' addresses, in device memory.
+        written: the addresses that are there.
 
     Raises:
         InternalError: there is no key, or they are not of one shape.
     """
 
-    __slots__ = ("block", "digits", "keys", "rows", "written")
+    __slots__ = ("_block", "address", "batch", "different", "digits", "keys", "rows", "written")
 
-    def __init__(self, keys: tuple[CudaKey, ...], block: Block) -> None:
+    def __init__(self, keys: tuple[CudaKey, ...], block: Block, offset_bytes: int = 0) -> None:
         if len({key.shape for key in keys}) != 1:
             raise InternalError(f"keys of one shape expected, got {[key.shape for key in keys]}")
-        self.keys = keys
         _, self.digits, self.rows, _ = keys[0].shape
-        self.block = block
+        self.batch = len(keys)
+        self.different = len({id(key) for key in keys})
+        self.keys = keys
+        self._block = block
+        self.address = block.address + offset_bytes
         self.written: tuple[int, ...] = ()
 
-    @property
-    def batch(self) -> int:
-        """Entries."""
-        return len(self.keys)
+    def forget(self) -> None:
+        """Let go of the keys: the place is filled for each launch by whoever launches."""
+        self.keys = ()
+        self.written = ()
 
 
 class KeyShelf:
@@ -91,7 +96,42 @@ class KeyShelf:
 
     def table(self, keys: Sequence[CudaKey]) -> CudaKeyTable:
         """Return a table of keys, not yet on the device."""
-        return CudaKeyTable(tuple(keys), self._device.block(8 * len(keys)))
+        return self.tables([keys])[0]
+
+    def tables(self, groups: Sequence[Sequence[CudaKey]]) -> list[CudaKeyTable]:
+        """Return tables that lie side by side, so that one copy fills them all."""
+        block = self._device.lasting_block(8 * sum(len(keys) for keys in groups))
+        made, offset = [], 0
+        for keys in groups:
+            made.append(CudaKeyTable(tuple(keys), block, offset))
+            offset += 8 * len(keys)
+        return made
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Let no other thread move keys during the body; taken before the device's own lock."""
+        with self._lock:
+            yield
+
+    @contextmanager
+    def placed(
+        self, tables: Sequence[CudaKeyTable], groups: Sequence[Sequence[CudaKey]]
+    ) -> Iterator[None]:
+        """As `held`, with other keys in tables that lie side by side.
+
+        Raises:
+            OutOfMemoryError: the keys do not fit into the budget together.
+        """
+        with self._lock:
+            keys = [key for group in groups for key in group]
+            self._bring(keys)
+            addresses = tuple(self._resident[id(key)][1].address for key in keys)
+            if addresses != tuple(at for table in tables for at in table.written):
+                words = np.array(addresses, dtype=np.uint64)
+                self._device.upload_to(words, tables[0].address)
+                for table in tables:
+                    table.written, addresses = addresses[: table.batch], addresses[table.batch :]
+            yield
 
     @contextmanager
     def held(self, tables: Sequence[CudaKeyTable]) -> Iterator[None]:
@@ -108,7 +148,7 @@ class KeyShelf:
             for table in tables:
                 addresses = tuple(self._resident[id(key)][1].address for key in table.keys)
                 if addresses != table.written:
-                    self._device.upload(np.array(addresses, dtype=np.uint64), table.block)
+                    self._device.upload_to(np.array(addresses, dtype=np.uint64), table.address)
                     table.written = addresses
             yield
 
@@ -126,7 +166,7 @@ class KeyShelf:
         for name, key in wanted.items():
             if name not in self._resident:
                 self._make_room(key.nbytes)
-                self._upload(name, key)
+                self._upload(name, key, wanted)
 
     def _make_room(self, nbytes: int) -> None:
         """Drop keys used longest ago; those that are wanted now lie at the end."""
@@ -134,9 +174,21 @@ class KeyShelf:
             _, (key, _) = self._resident.popitem(last=False)
             self._used_bytes -= key.nbytes
 
-    def _upload(self, name: int, key: CudaKey) -> None:
-        block = self._device.block(key.nbytes)
+    def _upload(self, name: int, key: CudaKey, wanted: Collection[int]) -> None:
+        block = self._block(key.nbytes, wanted)
         self._device.upload_pinned(key.pinned, block)
         self._resident[name] = (key, block)
         self._used_bytes += key.nbytes
         self.uploads += 1
+
+    def _block(self, nbytes: int, wanted: Collection[int]) -> Block:
+        """Borrow memory; where others took it, drop keys until there is some."""
+        while True:
+            try:
+                return self._device.lasting_block(nbytes)
+            except OutOfMemoryError:
+                oldest = next(iter(self._resident), None)
+                if oldest is None or oldest in wanted:
+                    raise
+                _, (key, _) = self._resident.popitem(last=False)
+                self._used_bytes -= key.nbytes

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from math import prod
 from typing import TypeVar
 
-from tacit.kernels.cuda.device import Device
+from tacit.kernels.cuda.interface import Device
 from tacit.kernels.cuda.tables import (
     Conversion,
     Group,
@@ -125,6 +125,53 @@ class Level:
                 )
                 for c in range(components)
                 for k, q in enumerate(self._special)
+            ],
+        )
+
+    def keyed_specials_down(self, turns: int) -> RowTable:
+        """Rows of P of products with keys to coefficients times (P / p_k)^-1, turn after turn."""
+        p = prod(self._special)
+        return self._table(
+            "keyed_specials_down",
+            turns,
+            lambda: [
+                Row(
+                    *(self.full_limbs + k, self.limbs + k, (2 * turn + part) * self.specials + k),
+                    component=part,
+                    turn=turn,
+                    factor=pow(p // q, -1, q),
+                )
+                for k, q in enumerate(self._special)
+                for turn in range(turns)
+                for part in range(2)
+            ],
+        )
+
+    def keyed_divided(self, turns: int) -> RowTable:
+        """Limbs that are subtracted from products with keys, times 1 / P, turn after turn."""
+        p = prod(self._special)
+        return self._table(
+            "keyed_divided",
+            turns,
+            lambda: [
+                Row(
+                    *(i, (2 * turn + part) * self.limbs + i, (2 * turn + part) * self.limbs + i),
+                    *(i, part, i, turn),
+                    scale=pow(p, -1, q),
+                )
+                for i, q in enumerate(self._moduli)
+                for turn in range(turns)
+                for part in range(2)
+            ],
+        )
+
+    def raised(self, components: int) -> RowTable:
+        """Coefficients modulo the first prime to all limbs."""
+        return self._table(
+            "raised",
+            components,
+            lambda: [
+                Row(i, c, c * self.limbs + i) for i in range(self.limbs) for c in range(components)
             ],
         )
 

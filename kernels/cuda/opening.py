@@ -8,20 +8,24 @@ from tacit.kernels.cuda.device import DriverDevice
 from tacit.kernels.cuda.driver import Driver
 from tacit.kernels.cuda.image import cubin, default_cache
 from tacit.kernels.cuda.limb_kernels import CudaKernels
+from tacit.kernels.cuda.owners import Owner
 from tacit.params import CryptoParams
 
 
-def open_device(*, ordinal: int = 0, memory_bytes: int | None = None) -> DriverDevice:
+def open_device(
+    *, ordinal: int = 0, memory_bytes: int | None = None, owner: Owner | None = None
+) -> DriverDevice:
     """Open a CUDA device of this machine.
 
     Args:
         ordinal: which one.
         memory_bytes: the most of its memory to use; by default all that is free but half a GiB.
+        owner: of memory and stream; by default the driver, `TorchOwner` where torch is in use.
 
     Raises:
         UnusableEnvironmentError: no driver, too old a driver, or no such device.
     """
-    return DriverDevice(Driver(), ordinal=ordinal, memory_bytes=memory_bytes)
+    return DriverDevice(Driver(), ordinal=ordinal, memory_bytes=memory_bytes, owner=owner)
 
 
 def open_cuda_kernels(

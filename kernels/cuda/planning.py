@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.kernels.cuda import structures
-from tacit.kernels.cuda.device import Abilities, Pinned
+from tacit.kernels.cuda.interface import Abilities, Pinned
 from tacit.kernels.cuda.memory import Block, DevicePool
+from tacit.kernels.cuda.transforms import VALUES_PER_THREAD
 
 Words = NDArray[np.uint64]
 
@@ -114,7 +115,14 @@ class CountingDevice:
         """Lend an address."""
         return self.pool.block(nbytes)
 
+    def lasting_block(self, nbytes: int) -> Block:
+        """Lend an address."""
+        return self.pool.block(nbytes)
+
     def upload(self, words: Words, block: Block) -> None:
+        """Copy nothing."""
+
+    def upload_to(self, words: Words, address: int) -> None:
         """Copy nothing."""
 
     def download(self, address: int, count: int) -> Words:
@@ -138,12 +146,10 @@ class CountingDevice:
         shared_bytes: int = 0,
     ) -> None:
         """Count a launch."""
-        columns = name.endswith("columns")  # few roots serve all columns
-        rows = rows_moved(arguments, grid, with_roots=not columns)
-        nbytes = self._n * 8 * rows
+        nbytes = self._n * 8 * rows_moved(name, arguments, grid)
         blocks = grid[0] * grid[1] * grid[2]
         repeats = getattr(arguments, "per_block", 1) if "forward" in name or "back" in name else 1
-        code = self._instructions.get(name, 0) or estimated_instructions(arguments, grid)
+        code = self._code(name, arguments, grid)
         instructions = blocks * threads * repeats * code
         work = self.work
         work.launches[name] += 1
@@ -152,7 +158,16 @@ class CountingDevice:
         times = (nbytes / self._rates.bytes_per_us, instructions / self._rates.instructions_per_us)
         work.us += max(times) + self._rates.launch_us
 
+    def _code(self, name: str, arguments: ctypes.Structure, grid: tuple[int, int, int]) -> int:
+        """Return instructions of one thread for one entry of a batch."""
+        plain = self._instructions.get(name.removesuffix("_keyed"), 0)
+        if plain and isinstance(arguments, structures.Ntt) and name.endswith("_keyed"):
+            each = arguments.keyed.count * _MULTIPLY_ADD + _REDUCE + _MOVED
+            return int(plain + VALUES_PER_THREAD * each)
+        return plain or estimated_instructions(arguments, grid)
 
+
+_MOVED = 40  # where a position comes from, subtracted, scaled and added to
 _MULTIPLY_ADD = 9  # a 64 x 64 product added to 128 bits
 _REDUCE = 34  # 128 bits to a residue, with loads and stores around it
 
@@ -166,28 +181,28 @@ def estimated_instructions(arguments: ctypes.Structure, grid: tuple[int, int, in
             )
             return int(targets / grid[2] * (_REDUCE + _MULTIPLY_ADD * sources))
         case structures.KeyProduct():
-            each = 4 * (arguments.count * _MULTIPLY_ADD + _REDUCE)
-            return int(arguments.per_block * each)
+            each = 4 * (arguments.keyed.count * _MULTIPLY_ADD + _REDUCE)
+            return int(arguments.turns * arguments.per_block * each)
         case structures.Dot():
             return int(2 * (arguments.terms * _MULTIPLY_ADD + _REDUCE))
+        case structures.Tensor():
+            return 2 * (4 * _MULTIPLY_ADD + 3 * _REDUCE)
         case structures.Combine():
             outputs = structures.OUTPUTS_PER_BLOCK
             return int(2 * outputs * (arguments.terms * _MULTIPLY_ADD + _REDUCE))
-        case structures.Tensor():
-            return 2 * (4 * _MULTIPLY_ADD + 3 * _REDUCE)
     return 0
 
 
-def rows_moved(arguments: ctypes.Structure, grid: tuple[int, int, int], *, with_roots: bool) -> int:
+def rows_moved(name: str, arguments: ctypes.Structure, grid: tuple[int, int, int]) -> int:
     """Return how many rows of N words a launch reads and writes at least, roots included."""
     match arguments:
         case structures.Ntt():
-            operands: float = 2 + (arguments.minuend != 0) + sum(p != 0 for p in arguments.plus) / 2
-            roots = float(2 * arguments.tables * with_roots)  # a table is twice a row
-            return int(operands * grid[1] * arguments.batch + roots)
+            return _rows_of_transform(name, arguments, grid[1])
         case structures.KeyProduct():
-            per_row = arguments.batch * (arguments.count + 2) + 2 * arguments.count
-            return int(arguments.rows * per_row)
+            keyed, turns = arguments.keyed, arguments.turns
+            written = 2 * (1 + arguments.accumulate) * (1 if arguments.accumulate else turns)
+            added = arguments.plus_rows * keyed.batch
+            return int(added + keyed.rows * (_keyed(keyed, turns) + written * keyed.batch))
         case structures.Dot():
             each = arguments.span.batch * (arguments.terms + 1 + arguments.continues)
             return int(grid[1] * each + grid[1] * arguments.terms // 2)
@@ -195,18 +210,47 @@ def rows_moved(arguments: ctypes.Structure, grid: tuple[int, int, int], *, with_
             rows = arguments.components * arguments.span.rows * arguments.span.batch
             return int(rows * (arguments.terms * grid[2] + arguments.outputs))
         case structures.Tensor():
-            return int(7 * grid[1] * arguments.span.batch)
+            return int((7 + 3 * arguments.accumulate) * grid[1] * arguments.span.batch)
         case structures.Binary():
             return int(3 * grid[1] * arguments.span.batch)
-        case structures.Move():
-            added = arguments.span.rows if arguments.plus else 0
-            each = 2 + arguments.accumulate
-            return int((each * grid[1] + added) * arguments.span.batch)
         case structures.Convert():
             return int((arguments.rows_read + arguments.rows_written) * arguments.batch)
         case structures.Copy():
             return int(2 * grid[1] * arguments.batch)
         case structures.Roots():
             return int(4 * grid[1])
+        case structures.Fourier():
+            return 3  # a row is as many words as all parts of the slots; and roots
+        case structures.Round():
+            return 3
     span = getattr(arguments, "span", None)
     return int(2 * grid[1] * span.batch) if span is not None else 0
+
+
+def _keyed(keyed: structures.Keyed, turns: int) -> int:
+    """Return words read for one position and row, of both parts: each digit once, each key once.
+
+    Turns follow each other where digits are still in caches. Entries with the same key share it.
+    """
+    return int(keyed.count * keyed.batch + 2 * keyed.count * turns * keyed.different)
+
+
+def _rows_of_transform(name: str, arguments: structures.Ntt, rows: int) -> int:
+    batch = arguments.batch
+    if name.endswith("columns"):  # few roots serve all columns
+        return int(2 * rows * batch)
+    operands, extra = 2.0, 0
+    if name.endswith("_product"):
+        operands = 4.0  # two factors, their product and the result
+    if name.endswith(("_divided", "_keyed")):
+        operands += sum(part != 0 for part in arguments.plus) / 2
+    if name.endswith("_divided"):
+        operands += 1.0
+    if name.endswith("_keyed"):
+        turns = sum(turn.keys != 0 for turn in arguments.keyed.turns)
+        moduli = rows // (2 * turns)
+        extra = moduli * _keyed(arguments.keyed, turns)
+        extra += moduli * 4 * batch if arguments.left else 0  # two ciphertexts, read once
+        operands -= "backward" in name  # the products take the place of a source
+    roots = 2 * arguments.tables  # a table is twice a row
+    return int(operands * rows * batch + extra + roots)

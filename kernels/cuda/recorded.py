@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from tacit.errors import InternalError
 from tacit.kernels.cuda.device import DriverDevice
-from tacit.kernels.cuda.keys import CudaKeyTable
+from tacit.kernels.cuda.keys import CudaKey, CudaKeyTable
 from tacit.kernels.cuda.limb_kernels import CudaKernels
 from tacit.kernels.cuda.memory import DeviceArray
 
@@ -26,11 +27,15 @@ class Recorded:
         function: arrays to arrays.
         inputs: an example.
 
+        tables: of keys that the function uses, side by side; by default those that it turns out
+            to use.
+
     Attributes:
-        tables: key tables in the order of their first use; `launch` takes others in their place.
+        tables: key tables; `launch` takes other keys in their place.
 
     Raises:
         OutOfMemoryError: its working memory, which stays reserved, does not fit.
+        InternalError: the function uses other tables than the given ones.
     """
 
     def __init__(
@@ -39,6 +44,7 @@ class Recorded:
         device: DriverDevice,
         function: Function,
         inputs: Sequence[DeviceArray],
+        tables: Sequence[CudaKeyTable] | None = None,
     ) -> None:
         self._kernels = kernels
         self._device = device
@@ -46,49 +52,51 @@ class Recorded:
         self._fill(self._inputs, inputs)
         function(self._inputs)
         used: list[CudaKeyTable] = []
-        with device.exclusive():
-            kernels.tables_noted = (threading.get_ident(), used)
+        with kernels.shelf.exclusive(), device.exclusive():
+            kernels.switching.tables_noted = (threading.get_ident(), used)
             try:
                 with device.capture() as graph:
                     self._outputs = list(function(self._inputs))
             finally:
-                kernels.tables_noted = None
-        self.tables = tuple(used)
+                kernels.switching.tables_noted = None
         self._graph = graph
+        if tables is not None and any(table not in tables for table in used):
+            raise InternalError("the recorded work uses keys that are in none of its tables")
+        self._together = tables is not None
+        self.tables = tuple(used if tables is None else tables)
 
     @property
     def arena_bytes(self) -> int:
         """Bytes of device memory that stay reserved."""
         return self._graph.arena_bytes
 
+    def forget_keys(self) -> None:
+        """Let go of the example's keys: every launch brings its own from now on."""
+        for table in self.tables:
+            table.forget()
+
     def launch(
-        self, inputs: Sequence[DeviceArray], tables: Sequence[CudaKeyTable] | None = None
+        self, inputs: Sequence[DeviceArray], keys: Sequence[Sequence[CudaKey]] | None = None
     ) -> list[DeviceArray]:
         """Repeat the work.
 
         Args:
             inputs: of the example's shapes.
-            tables: of the same batch sizes and keys' shapes as `tables`; by default those.
+            keys: for each of `tables` one per entry of its batch; by default those that it holds.
 
         Raises:
-            InternalError: other shapes, or another number of tables.
+            InternalError: other shapes, or another number of keys.
             OutOfMemoryError: the keys do not fit into the device's memory for keys.
         """
-        used = self.tables if tables is None else tables
         if [a.shape for a in inputs] != [a.shape for a in self._inputs]:
             raise InternalError("inputs of other shapes than those that were recorded")
-        if [_form(table) for table in used] != [_form(table) for table in self.tables]:
-            raise InternalError(
-                f"{len(self.tables)} key tables of the same batches and shapes expected"
-            )
+        groups = [table.keys for table in self.tables] if keys is None else keys
+        if [len(group) for group in groups] != [table.batch for table in self.tables]:
+            raise InternalError(f"keys for {len(self.tables)} tables of the same batches expected")
         outputs = [self._like(a) for a in self._outputs]
-        with self._device.exclusive(), self._kernels.shelf.held([*self.tables, *used]):
+        with self._placed(groups), self._device.exclusive():
             self._fill(self._inputs, inputs)
-            kept = [self._saved(mine, other) for mine, other in zip(self.tables, used, strict=True)]
             self._graph.launch()
-            for mine, saved in zip(self.tables, kept, strict=True):
-                if saved is not None:
-                    self._device.copy(saved.address, mine.block.address, 8 * mine.batch)
             self._fill(outputs, self._outputs)
         return outputs
 
@@ -97,14 +105,17 @@ class Recorded:
         self._outputs = []
         self._graph.close()
 
-    def _saved(self, mine: CudaKeyTable, other: CudaKeyTable) -> DeviceArray | None:
-        """Put the addresses of another table into the recorded one; return what was there."""
-        if mine is other:
-            return None
-        saved = DeviceArray((mine.batch,), self._device.block(8 * mine.batch))
-        self._device.copy(mine.block.address, saved.address, 8 * mine.batch)
-        self._device.copy(other.block.address, mine.block.address, 8 * mine.batch)
-        return saved
+    @contextmanager
+    def _placed(self, groups: Sequence[Sequence[CudaKey]]) -> Iterator[None]:
+        shelf = self._kernels.shelf
+        with ExitStack() as stack:
+            if self._together and self.tables:
+                stack.enter_context(shelf.placed(self.tables, groups))
+            else:  # tables of others, somewhere: one by one, under one lock
+                stack.enter_context(shelf.exclusive())
+                for table, group in zip(self.tables, groups, strict=True):
+                    stack.enter_context(shelf.placed([table], [group]))
+            yield
 
     def _like(self, a: DeviceArray) -> DeviceArray:
         return DeviceArray(a.shape, self._device.block(a.nbytes))

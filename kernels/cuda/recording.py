@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from collections import deque
 from collections.abc import Callable
 
 from tacit.errors import InternalError
 from tacit.kernels.cuda.driver import Driver
-from tacit.kernels.cuda.memory import DevicePool
+from tacit.kernels.cuda.memory import Block, DevicePool
 
 
 class Graph:
-    """Work of a stream, recorded by `DriverDevice.capture`."""
+    """Work of a stream, recorded by `DriverDevice.capture`.
+
+    Attributes:
+        constants: memory that was filled while the work was recorded, and that it reads.
+    """
 
     def __init__(
         self,
@@ -21,18 +26,26 @@ class Graph:
         lock: threading.RLock,
         enter: Callable[[], None],
         arena: DevicePool,
+        discarded: deque[tuple[int, DevicePool]],
     ) -> None:
         self._driver = driver
+        self._discarded = discarded
         self._stream = stream
         self._lock = lock
         self._enter = enter
         self._arena = arena
         self._executable = 0
+        self.constants: list[Block] = []
 
     @property
     def arena_bytes(self) -> int:
         """Bytes of memory that the recorded work uses."""
         return self._arena.used_bytes + self._arena.kept_bytes
+
+    def __del__(self) -> None:
+        # Whoever lets go may hold any lock: the device cleans up before its next recording.
+        if self._executable:
+            self._discarded.append((self._executable, self._arena))
 
     def end(self) -> None:
         """Close the recording; for the device."""
@@ -69,6 +82,7 @@ class Graph:
                 self._driver.call("cuStreamSynchronize", self._stream)
                 self._driver.call("cuGraphExecDestroy", self._executable)
             self._executable = 0
+        self.constants.clear()
         self._arena.close()
 
 

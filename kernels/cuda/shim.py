@@ -11,6 +11,7 @@ from tacit.errors import UnusableEnvironmentError
 from tacit.kernels.compile_sources import find_compiler
 from tacit.kernels.cuda.driver import Driver
 from tacit.kernels.cuda.image import SOURCES, digest, sources
+from tacit.kernels.cuda.interface import Abilities
 
 _COMMON = ("-std=c++17", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-gnu-unique")
 _KERNELS = ("-x", "c++", "-O2", "-ffp-contract=off", "-Wno-unknown-pragmas", "-DTACIT_SHIM")
@@ -33,11 +34,25 @@ class Shim:
             UnusableEnvironmentError: there is no C++ compiler, or it fails.
         """
         source = SOURCES / "shim" / "driver.cpp"
-        return Driver(self._made("driver", source, ("-O1",), [source.read_bytes()], ("-ldl",)))
+        content = [source.read_bytes(), (source.parent / "state.h").read_bytes()]
+        return Driver(self._made("driver", source, ("-O1",), content, ("-ldl",)))
 
     def image(self, log_n: int, *, doubles: bool = True) -> bytes:
         """Return what the driver of fibres takes for a cubin."""
         return b"SHIM" + str(self.library(log_n, doubles=doubles)).encode() + b"\0"
+
+    def image_for(self, log_n: int, abilities: Abilities) -> bytes:
+        """Return the kernels of a ring as a device of these abilities takes them."""
+        return self.image(log_n, doubles=abilities.doubles)
+
+    def check_compiler(self) -> None:
+        """Check that there is a C++ compiler.
+
+        Raises:
+            UnusableEnvironmentError: there is none.
+        """
+        if find_compiler() is None:
+            raise UnusableEnvironmentError("no C++ compiler: install g++")
 
     def image_of(self, source: Path, log_n: int) -> bytes:
         """Return kernels of another source as an image."""
@@ -68,9 +83,9 @@ class Shim:
         target = self.folder / f"{name}-{digest(*content, ' '.join(flags).encode())}.so"
         if target.exists():
             return target
+        self.check_compiler()
         compiler = find_compiler()
-        if compiler is None:
-            raise UnusableEnvironmentError("no C++ compiler: install g++")
+        assert compiler is not None
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = target.with_suffix(".partial")
         command = [compiler, *_COMMON, *flags, str(source), *libraries, "-o", str(partial)]
@@ -88,6 +103,7 @@ class ShimControl:
         self._library = driver.library
         self._library.tacit_shim_fail.argtypes = (ctypes.c_char_p, ctypes.c_long, ctypes.c_int)
         self._library.tacit_shim_reset.argtypes = (ctypes.c_uint64,)
+        self._library.tacit_shim_foreign.argtypes = (ctypes.c_uint64, ctypes.c_size_t)
         self._library.tacit_shim_limit.argtypes = (ctypes.c_size_t,)
         self._library.tacit_shim_counts.argtypes = (ctypes.c_void_p,)
 
@@ -98,6 +114,10 @@ class ShimControl:
     def reset(self, seed: int = 1) -> None:
         """Forget failures, also of a lost device; the seed sets the order of fibres."""
         self._library.tacit_shim_reset(seed)
+
+    def take_foreign(self, address: int, nbytes: int) -> None:
+        """Take memory of another library for device memory; 0 bytes: no longer."""
+        self._library.tacit_shim_foreign(address, nbytes)
 
     def limit(self, nbytes: int) -> None:
         """Set the device's memory."""

@@ -10,6 +10,7 @@ _U32, _U64 = ctypes.c_uint32, ctypes.c_uint64
 MOST_ROWS = 64
 MOST_TERMS = 120
 OUTPUTS_PER_BLOCK = 4
+MOST_TURNS = 32
 
 # Arrays that lie in device memory.
 MODULUS = np.dtype(
@@ -25,7 +26,7 @@ NTT_ROW = np.dtype(
         (name, "<u4")
         for name in (
             *("modulus", "source", "middle", "target"),
-            *("minuend", "component", "limb", "unused"),
+            *("minuend", "component", "limb", "turn"),
         )
     ]
 )
@@ -89,7 +90,10 @@ class Plain(ctypes.Structure):
 class Tensor(ctypes.Structure):
     """The product of two ciphertexts."""
 
-    _fields_ = (("span", Span), ("a", _U64), ("b", _U64), ("out", _U64))
+    _fields_ = (
+        *(("span", Span), ("a", _U64), ("b", _U64), ("out", _U64)),
+        *(("accumulate", _U32), ("unused", _U32)),
+    )
 
 
 class Dot(ctypes.Structure):
@@ -108,15 +112,6 @@ class Combine(ctypes.Structure):
         *(("span", Span), ("weights", _U64), ("out", _U64), ("components", _U32)),
         *(("outputs", _U32), ("terms", _U32), ("all_terms", _U32)),
         *(("continues", _U32), ("unused", _U32), ("a", _U64 * MOST_TERMS)),
-    )
-
-
-class Move(ctypes.Structure):
-    """An automorphism."""
-
-    _fields_ = (
-        *(("span", Span), ("a", _U64), ("plus", _U64), ("out", _U64)),
-        *(("element", _U32), ("plus_rows", _U32), ("accumulate", _U32), ("unused", _U32)),
     )
 
 
@@ -139,14 +134,55 @@ class Convert(ctypes.Structure):
     )
 
 
-class KeyProduct(ctypes.Structure):
-    """Digits times keys."""
+class Turn(ctypes.Structure):
+    """An automorphism and the keys of its entries."""
 
     _fields_ = (
-        *(("moduli", _U64), ("basis", Rows), ("a", _U64), ("digits", _U64), ("keys", _U64)),
-        *(("out", _U64), ("rows", _U32), ("count", _U32), ("alpha", _U32), ("dnum", _U32)),
-        *(("key_rows", _U32), ("batch", _U32), ("per_block", _U32), ("key_limbs", _U32)),
+        *(("keys", _U64), ("element", _U32), ("digits", _U32), ("rows", _U32), ("limbs", _U32)),
     )
+
+
+class Keyed(ctypes.Structure):
+    """Digits and switching keys."""
+
+    _fields_ = (
+        *(("a", _U64), ("digits", _U64), ("basis", Rows), ("rows", _U32), ("count", _U32)),
+        *(("alpha", _U32), ("batch", _U32), ("different", _U32), ("unused", _U32)),
+        ("turns", Turn * MOST_TURNS),
+    )
+
+
+class KeyProduct(ctypes.Structure):
+    """Digits times keys, moved."""
+
+    _fields_ = (
+        *(("moduli", _U64), ("keyed", Keyed), ("plus", _U64), ("out", _U64), ("turns", _U32)),
+        *(("plus_rows", _U32), ("accumulate", _U32), ("per_block", _U32)),
+    )
+
+
+class Remainder(ctypes.Structure):
+    """Remainders of a division by the two primes of sparse secrets."""
+
+    _fields_ = (
+        *(("moduli", _U64), ("source", _U64), ("out", _U64), ("weights", _U64 * 3)),
+        *(("batch", _U32), ("unused", _U32)),
+    )
+
+
+class Fourier(ctypes.Structure):
+    """Layers of the transform of slots."""
+
+    _fields_ = (
+        *(("slots", _U64), ("parts", _U64), ("sources", _U64), ("roots", _U64), ("work", _U64)),
+        *(("first", _U32), ("layers", _U32)),
+    )
+
+
+class Round(ctypes.Structure):
+    """Rounded coefficients."""
+
+    _fields_ = (("work", _U64), ("twist", _U64), ("out", _U64), ("scale", ctypes.c_double))
 
 
 class Reduce(ctypes.Structure):
@@ -168,5 +204,6 @@ class Ntt(ctypes.Structure):
         *(("moduli", _U64), ("rows", _U64), ("factors", _U64), ("scales", _U64)),
         *(("source", _U64), ("middle", _U64), ("target", _U64), ("minuend", _U64)),
         *(("plus", _U64 * 3), ("common", _U64), ("batch", _U32), ("per_block", _U32)),
-        *(("element", _U32), ("last_modulus", _U32), ("tables", _U32), ("unused", _U32)),
+        *(("last_modulus", _U32), ("tables", _U32), ("keyed", Keyed)),
+        *(("left", _U64), ("right", _U64), ("component_words", _U64), ("kept", _U64)),
     )

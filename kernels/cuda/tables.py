@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.kernels.cuda import structures
-from tacit.kernels.cuda.device import Device
+from tacit.kernels.cuda.interface import Device
 from tacit.kernels.cuda.memory import Block
 from tacit.moduli import smallest_root
 
@@ -41,7 +41,7 @@ class RingTables:
         self._device = device
         self._doubles = doubles
         table_bytes = _ROOT_BYTES << log_n
-        self._roots = device.block(2 * len(self.moduli) * table_bytes)
+        self._roots = device.lasting_block(2 * len(self.moduli) * table_bytes)
         described = np.zeros(len(self.moduli), dtype=structures.MODULUS)
         for i, q in enumerate(self.moduli):
             at = self._roots.address + 2 * i * table_bytes
@@ -94,7 +94,7 @@ def quotient(q: int) -> tuple[int, int, int]:
 
 def put(device: Device, array: NDArray[Any]) -> Block:
     """Return device memory with the content of an array of any type."""
-    block = device.block(max(array.nbytes, 8))
+    block = device.lasting_block(max(array.nbytes, 8))
     device.upload(array, block)
     return block
 
@@ -127,8 +127,9 @@ class Row:
         source: row that is read.
         target: row that is written.
         minuend: row that the transform is subtracted from.
-        component: of the minuend.
+        component: of the minuend, or part of a product with keys.
         limb: of the minuend.
+        turn: which automorphism and keys.
         middle: where two kernels meet; by default the target's index.
         factor: of an inverse transform, besides 1 / N.
         scale: of the difference from the minuend.
@@ -140,6 +141,7 @@ class Row:
     minuend: int = 0
     component: int = 0
     limb: int = 0
+    turn: int = 0
     middle: int = -1
     factor: int | None = None
     scale: int | None = None
@@ -151,7 +153,7 @@ def row_table(device: Device, ring: RingTables, rows: Sequence[Row]) -> RowTable
         [
             (
                 *(row.modulus, row.source, row.target if row.middle < 0 else row.middle),
-                *(row.target, row.minuend, row.component, row.limb, 0),
+                *(row.target, row.minuend, row.component, row.limb, row.turn),
             )
             for row in rows
         ],

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
+from math import prod
 
 from tacit.errors import ParameterError
 from tacit.kernels.cuda import structures
-from tacit.kernels.cuda.device import Device
+from tacit.kernels.cuda.interface import Device
 from tacit.kernels.cuda.memory import DeviceArray
 from tacit.kernels.cuda.tables import RingTables, RowTable
 
-_VALUES_PER_THREAD = 16
+VALUES_PER_THREAD = 16
 _WHOLE_LOG_N = 14
 _WHOLE_BY_DEFAULT = 13  # at 2^14 a block's 1024 threads have too few registers
 _BLOCKS_PER_MULTIPROCESSOR = 4
@@ -58,22 +59,35 @@ class Transforms:
         self._launch("forward", "", arguments, table.rows)
 
     def backward(
+        self, table: RowTable, source: DeviceArray, target: DeviceArray, batch: int
+    ) -> None:
+        """NTT form to coefficients times a factor."""
+        self._backward("", self._arguments(table, source, target, target, batch), table.rows)
+
+    def backward_keyed(self, table: RowTable, keyed: structures.Keyed, target: DeviceArray) -> None:
+        """Products with keys, moved, to coefficients times a factor."""
+        arguments = self._arguments(table, target, target, target, keyed.batch)
+        arguments.keyed = keyed
+        self._backward("_keyed", arguments, table.rows)
+
+    def backward_product(
         self,
         table: RowTable,
-        source: DeviceArray,
+        a: DeviceArray,
+        b: DeviceArray,
+        kept: DeviceArray,
         target: DeviceArray,
-        batch: int,
-        element: int = 1,
     ) -> None:
-        """NTT form to coefficients times a factor; `element`: of source(X^element)."""
+        """The last component of the product of two ciphertexts to coefficients; `kept`: itself."""
+        arguments = self._arguments(table, a, target, target, a.shape[2])
+        arguments.left, arguments.right, arguments.kept = a.address, b.address, kept.address
+        arguments.component_words = prod(a.shape[1:])
+        self._backward("_product", arguments, table.rows)
+
+    def raised(self, table: RowTable, source: DeviceArray, target: DeviceArray, batch: int) -> None:
+        """Coefficients modulo the ring's first prime, taken as small integers, to NTT form."""
         arguments = self._arguments(table, source, target, target, batch)
-        arguments.element = element
-        gathered = "" if element == 1 else "_gathered"
-        if self.form is Form.WHOLE:
-            self._put(f"tacit_backward_whole{gathered}", arguments, table.rows)
-            return
-        self._put(f"tacit_backward_rows{gathered}", arguments, table.rows)
-        self._put("tacit_backward_columns", arguments, table.rows)
+        self._launch("raise", "", arguments, table.rows)
 
     def divide(
         self,
@@ -84,7 +98,6 @@ class Transforms:
         *,
         plus: Sequence[DeviceArray | None] = (),
         common: DeviceArray | None = None,
-        element: int = 1,
         last_modulus: int | None = None,
     ) -> None:
         """Write (minuend - transform of source) scale + plus + common.
@@ -96,24 +109,57 @@ class Transforms:
             target: NTT form.
             plus: by component.
             common: for all components and entries.
-            element: minuend and plus are taken at X^element.
             last_modulus: the sources are residues modulo this prime, to be centred.
         """
         middle = source if last_modulus is None else target
         arguments = self._arguments(table, source, middle, target, source.shape[-2])
         arguments.minuend = minuend.address
-        for component, part in enumerate(plus):
-            arguments.plus[component] = 0 if part is None else part.address
-        arguments.common = 0 if common is None else common.address
-        arguments.element = element
+        _add(arguments, plus, common)
         arguments.last_modulus = last_modulus or 0
-        start = "forward" if last_modulus is None else "rescale"
+        start = "forward" if last_modulus is None else "raise"
         self._launch(start, "_divided", arguments, table.rows)
+
+    def divide_keyed(
+        self,
+        table: RowTable,
+        source: DeviceArray,
+        keyed: structures.Keyed,
+        target: DeviceArray,
+        *,
+        plus: Sequence[DeviceArray | None] = (),
+        common: DeviceArray | None = None,
+        factors: tuple[DeviceArray, DeviceArray] | None = None,
+    ) -> None:
+        """Write (products with keys - transform of source) scale + plus + common, turn by turn.
+
+        Args:
+            table: rows.
+            source: coefficients; overwritten.
+            keyed: the products, moved by each turn's automorphism.
+            target: NTT form.
+            plus: by component, moved as well.
+            common: for all components and entries.
+            factors: ciphertexts, of whose product the first two components are added.
+        """
+        arguments = self._arguments(table, source, source, target, keyed.batch)
+        arguments.keyed = keyed
+        _add(arguments, plus, common)
+        if factors is not None:
+            a, b = factors
+            arguments.left, arguments.right = a.address, b.address
+            arguments.component_words = prod(a.shape[1:])
+        self._launch("forward", "_keyed", arguments, table.rows)
+
+    def _backward(self, kind: str, arguments: structures.Ntt, rows: int) -> None:
+        if self.form is Form.WHOLE:
+            self._put(f"tacit_backward_whole{kind}", arguments, rows)
+            return
+        self._put(f"tacit_backward_rows{kind}", arguments, rows)
+        self._put("tacit_backward_columns", arguments, rows)
 
     def _launch(self, start: str, end: str, arguments: structures.Ntt, rows: int) -> None:
         if self.form is Form.WHOLE:
-            name = "tacit_rescale_whole" if start == "rescale" else f"tacit_forward_whole{end}"
-            self._put(name, arguments, rows)
+            self._put(f"tacit_{start}_whole{end}", arguments, rows)
             return
         self._put(f"tacit_{start}_columns", arguments, rows)
         self._put(f"tacit_forward_rows{end}", arguments, rows)
@@ -135,7 +181,6 @@ class Transforms:
             middle=middle.address,
             target=target.address,
             batch=batch,
-            element=1,
             tables=table.tables,
         )
         arguments.per_block = entries_per_block(self._device, self._tiles * table.rows, batch)
@@ -143,10 +188,18 @@ class Transforms:
 
     def _put(self, name: str, arguments: structures.Ntt, rows: int) -> None:
         chunks = -(-arguments.batch // arguments.per_block)
-        threads = (1 << self._log_block) // _VALUES_PER_THREAD
+        threads = (1 << self._log_block) // VALUES_PER_THREAD
         shared = _shared_bytes(self._log_block)
         grid = (self._tiles, rows, chunks)
         self._device.launch(self._ring.log_n, name, grid, threads, arguments, shared)
+
+
+def _add(
+    arguments: structures.Ntt, plus: Sequence[DeviceArray | None], common: DeviceArray | None
+) -> None:
+    for component, part in enumerate(plus):
+        arguments.plus[component] = 0 if part is None else part.address
+    arguments.common = 0 if common is None else common.address
 
 
 def entries_per_block(device: Device, blocks: int, batch: int) -> int:

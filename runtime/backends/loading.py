@@ -10,13 +10,16 @@ import importlib.util
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tacit import wire
 from tacit.circuit import Circuit, Evaluator
 from tacit.errors import UnusableEnvironmentError
 from tacit.kernels import library
 from tacit.params import CryptoParams
+
+if TYPE_CHECKING:
+    from tacit.kernels.cuda.shared_device import SharedDevice
 
 # A backend's ciphertext type; only the backend names it, so that nothing here imports openfhe.
 Encrypted = Any
@@ -77,6 +80,12 @@ class BoundCircuit(Protocol):
         """Make the evaluator of a batch; `owners` has one entry per evaluation in it."""
         ...
 
+    def at_once(
+        self, owners: Sequence[LoadedKeys], inputs: Sequence[Encrypted]
+    ) -> Sequence[Encrypted] | None:
+        """Evaluate the whole circuit in one step, on backends that can; None where they cannot."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class BackendMemory:
@@ -91,9 +100,11 @@ class Backend(Protocol):
 
     Attributes:
         joins: whether several evaluations can be computed as one batch.
+        spreads: whether several threads evaluate faster than one with larger batches.
     """
 
     joins: bool
+    spreads: bool
 
     def load_keys(
         self, params: CryptoParams, key_id: bytes, keys: Iterable[wire.EvaluationKey]
@@ -151,7 +162,11 @@ def choose_backend(wanted: BackendName | None = None) -> BackendChoice:
 
 
 def open_backend(
-    name: BackendName, *, threads: int = 1, constant_bytes: int | None = None
+    name: BackendName,
+    *,
+    threads: int = 1,
+    constant_bytes: int | None = None,
+    cuda: SharedDevice | None = None,
 ) -> Backend:
     """Load a backend.
 
@@ -159,6 +174,7 @@ def open_backend(
         name: from `choose_backend`.
         threads: of one operation, where the backend can share one.
         constant_bytes: how much memory encoded constants may take; None for its default.
+        cuda: the device that the native backend computes on; None for the processor.
 
     Raises:
         UnusableEnvironmentError: the native kernels are not compiled.
@@ -169,7 +185,7 @@ def open_backend(
         return OpenFHEBackend(constant_bytes)
     from tacit.runtime.backends.native_opened import NativeBackend
 
-    return NativeBackend(threads, constant_bytes)
+    return NativeBackend(threads, constant_bytes, cuda)
 
 
 def _require_openfhe(missing: str) -> None:

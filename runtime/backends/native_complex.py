@@ -10,7 +10,7 @@ import numpy as np
 
 from tacit.circuit import Plain, ValueType
 from tacit.kernels.limb_kernels import LimbArray
-from tacit.params import CryptoParams
+from tacit.params import CryptoParams, SecretDistribution
 from tacit.runtime.backends.native import NativeEvaluator, _made
 from tacit.runtime.backends.native_ciphertext import NativeCiphertext
 from tacit.type_rules import product_type
@@ -68,16 +68,14 @@ class ComplexEvaluator(NativeEvaluator):
         Raises:
             UnknownKeyError: the secret is encapsulated, and its switching keys are missing.
         """
-        kernels, raising, batch = self._kernels, self._engine.raising(), len(a.owners)
-        words = kernels.download(a.limbs)
-        if not raising.encapsulated:
-            limbs = kernels.upload(raising.raised(words, level + 1))
-            return _made(limbs, ValueType(level), a)
-        sparse = raising.to_sparse(words, self._keys.to_sparse(batch))
-        limbs = kernels.upload(raising.raised(sparse, level + 1))
-        table = self._keys.from_sparse(batch, level)
-        plus, unmoved = (kernels.part(limbs, 0), None), self._engine.galois(1)
-        (made,) = kernels.switch_down(kernels.part(limbs, 1), [table], [unmoved], plus=plus)
+        kernels, batch = self._kernels, len(a.owners)
+        if self.params.secret is not SecretDistribution.SPARSE_ENCAPSULATED:
+            return _made(kernels.raised(a.limbs, level + 1), ValueType(level), a)
+        sparse = kernels.to_sparse(a.limbs, self._keys.to_sparse(batch))
+        limbs = kernels.raised(sparse, level + 1)
+        back = self._keys.from_sparse(batch, level)
+        plus = (kernels.part(limbs, 0), None)
+        (made,) = kernels.switch_down(kernels.part(limbs, 1), [back.table], [back.moved], plus=plus)
         return _made(made, ValueType(level), a)
 
     def _scalar(self, plain: Plain, at: ValueType) -> LimbArray:

@@ -14,10 +14,8 @@ from numpy.typing import NDArray
 from tacit.circuit import Circuit, LinearPlan, Plain, ValueType
 from tacit.errors import CircuitError
 from tacit.kernels import encode
-from tacit.kernels.cpu_kernels import CpuKernels
 from tacit.kernels.devices import open_kernels
 from tacit.kernels.limb_kernels import Galois, LimbArray, LimbKernels, Words
-from tacit.kernels.modulus_raising import ModulusRaising
 from tacit.moduli import smallest_root
 from tacit.packed_rows import memory_of_row
 from tacit.params import CryptoParams
@@ -78,19 +76,10 @@ class NativeEngine:
         self.plaintexts = PlaintextCache(cache_bytes)
         half = params.n // 2
         self._units = [pow(smallest_root(q, params.log_n), half, q) for q in params.moduli]
-        self._raising: ModulusRaising | None = None
         self._galois: dict[int, Galois] = {}
         self._uses: dict[int, int] = {}
         self._pool = ThreadPoolExecutor(threads, "tacit-encode") if threads > 1 else None
         self._lock = threading.Lock()
-
-    def raising(self) -> ModulusRaising:
-        """Return what raises the modulus, made once."""
-        with self._lock:
-            if self._raising is None:
-                ring = self.kernels.ring if isinstance(self.kernels, CpuKernels) else None
-                self._raising = ModulusRaising(self.params, ring)
-            return self._raising
 
     def galois(self, element: int) -> Galois:
         """Return X -> X^element, prepared once.

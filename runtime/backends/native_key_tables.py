@@ -7,10 +7,13 @@ from typing import TypeVar
 
 from tacit.errors import KeyMismatchError, UnknownKeyError
 from tacit.kernels.automorphism import rotation_element
-from tacit.kernels.limb_kernels import KeyTable, LimbArray, Words
+from tacit.kernels.limb_kernels import KeyTable, LimbArray
 from tacit.runtime.backends.native_keys import NativeKeys, SwitchKeys
 
 K = TypeVar("K")
+
+# In the place of a Galois element.
+FROM_SPARSE, TO_SPARSE = -1, -2
 
 
 class KeyTables:
@@ -18,12 +21,17 @@ class KeyTables:
 
     Args:
         keys: those of each batch entry, in order; or one client's, for batches of any size.
+        found: tables made before, by Galois element and batch.
 
     Raises:
         KeyMismatchError: no keys, or keys of different engines.
     """
 
-    def __init__(self, keys: Sequence[NativeKeys]) -> None:
+    def __init__(
+        self,
+        keys: Sequence[NativeKeys],
+        found: dict[tuple[int, int], SwitchKeys] | None = None,
+    ) -> None:
         if not keys:
             raise KeyMismatchError("an evaluator needs the keys of at least one client")
         if any(other.engine is not keys[0].engine for other in keys):
@@ -34,6 +42,8 @@ class KeyTables:
         self._owners = tuple(client.key_id for client in self._keys)
         # By Galois element and batch; one client's are kept with its keys for the next evaluator.
         self._found: dict[tuple[int, int], SwitchKeys] = keys[0].prepared if alone else {}
+        if found is not None:
+            self._found = found
 
     def check(self, owners: tuple[bytes, ...]) -> None:
         """Check that a batch belongs to these keys, entry by entry.
@@ -77,22 +87,27 @@ class KeyTables:
         element = 2 * self.engine.params.n - 1
         return self._find(element, batch, level, lambda client: client.conjugation_key(level))
 
-    def to_sparse(self, batch: int) -> list[Words]:
-        """Return the keys to each entry's sparse secret, in the host's memory.
+    def to_sparse(self, batch: int) -> KeyTable:
+        """Return the keys to each entry's sparse secret.
 
         Raises:
             UnknownKeyError: one is missing.
         """
-        return self._of_each(batch, lambda client: client.sparse_keys()[0])
+        found = self._found.get((TO_SPARSE, batch))
+        if found is None:
+            keys = self._of_each(batch, lambda client: client.sparse_keys()[0])
+            table = self.engine.kernels.sparse_key_table(keys)
+            found = SwitchKeys(table, self.engine.galois(1), 1)
+            self._found[TO_SPARSE, batch] = found
+        return found.table
 
-    def from_sparse(self, batch: int, level: int) -> KeyTable:
+    def from_sparse(self, batch: int, level: int) -> SwitchKeys:
         """Return the keys from the sparse secrets, for ciphertexts raised to `level`.
 
         Raises:
             UnknownKeyError: one is missing, or is trimmed to lower levels.
         """
-        keys = self._of_each(batch, lambda client: client.sparse_keys(level)[1])
-        return self._table(keys)
+        return self._find(FROM_SPARSE, batch, level, lambda client: client.sparse_keys(level)[1])
 
     def _find(
         self, element: int, batch: int, level: int, find: Callable[[NativeKeys], LimbArray]
@@ -101,7 +116,7 @@ class KeyTables:
         if found is None or level >= found.limbs:
             keys = self._of_each(batch, find)
             limbs = self._keys[0].limbs(keys[0])
-            found = SwitchKeys(self._table(keys), self.engine.galois(element), limbs)
+            found = SwitchKeys(self._table(keys), self.engine.galois(max(element, 1)), limbs)
             self._found[element, batch] = found
         return found
 

@@ -17,7 +17,7 @@ from tacit.errors import (
     UnknownKeyError,
 )
 from tacit.kernels.automorphism import rotation_element
-from tacit.kernels.limb_kernels import Galois, KeyTable, LimbArray, Words
+from tacit.kernels.limb_kernels import Galois, KeyTable, LimbArray
 from tacit.key_levels import circuit_key_levels
 from tacit.key_trimming import covered_limbs
 from tacit.runtime.backends.native_ciphertext import NativeCiphertext
@@ -56,7 +56,7 @@ class NativeKeys:
             None; a trimmed key covers the lower levels only.
         rotations: such keys by Galois element; 2N - 1 is conjugation.
         to_sparse: from the secret to its sparse one, shape (2, 1, 3, N), modulo q_0 and the two
-            primes of `encapsulation_moduli`, in the host's memory; or None.
+            primes of `encapsulation_moduli`; or None.
         from_sparse: back again, as `relinearization`.
         prepared: what `native_key_tables` made of these keys for batches of this client alone.
     """
@@ -65,7 +65,7 @@ class NativeKeys:
     key_id: bytes
     relinearization: LimbArray | None = field(default=None, repr=False)
     rotations: Mapping[int, LimbArray] = field(default_factory=dict, repr=False)
-    to_sparse: Words | None = field(default=None, repr=False)
+    to_sparse: LimbArray | None = field(default=None, repr=False)
     from_sparse: LimbArray | None = field(default=None, repr=False)
     prepared: dict[tuple[int, int], SwitchKeys] = field(default_factory=dict, repr=False)
 
@@ -106,7 +106,16 @@ class NativeKeys:
         key = self.rotations.get(2 * self.engine.params.n - 1)
         return self._reaching(key, level, "a Galois key for conjugation")
 
-    def sparse_keys(self, level: int = 0) -> tuple[Words, LimbArray]:
+    def galois_key(self, element: int, level: int = 0) -> LimbArray:
+        """Return the key for X -> X^element at `level`.
+
+        Raises:
+            UnknownKeyError: there is none, or one for lower levels.
+        """
+        key = self.rotations.get(element)
+        return self._reaching(key, level, f"a Galois key for the element {element}")
+
+    def sparse_keys(self, level: int = 0) -> tuple[LimbArray, LimbArray]:
         """Return the keys to the sparse secret, and back at `level`.
 
         Raises:
@@ -222,7 +231,7 @@ def load_keys(engine: NativeEngine, key_id: bytes, keys: Iterable[EvaluationKey]
     """
     params = engine.params
     single: dict[KeyKind, LimbArray] = {}
-    to_sparse: Words | None = None
+    to_sparse: LimbArray | None = None
     rotations: dict[int, LimbArray] = {}
     for key in keys:
         if key.params_digest != params.digest:
@@ -230,7 +239,7 @@ def load_keys(engine: NativeEngine, key_id: bytes, keys: Iterable[EvaluationKey]
         covered_limbs(key, params)
         match key.kind:
             case KeyKind.TO_SPARSE:
-                to_sparse = np.ascontiguousarray(key.limbs, dtype=np.uint64)
+                to_sparse = engine.kernels.upload_sparse_key(key.limbs)
             case KeyKind.ROTATION:
                 engine.galois(key.galois_element)
                 rotations[key.galois_element] = engine.kernels.upload_key(key.limbs)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from typing import cast
 from weakref import WeakValueDictionary
 
+from tacit.kernels.cuda.shared_device import SharedDevice
 from tacit.kernels.devices import Device, open_kernels
+from tacit.kernels.limb_kernels import LimbKernels
 from tacit.params import CryptoParams
 from tacit.runtime.backends.native_engine import DEFAULT_CACHE_BYTES, NativeEngine
 
@@ -22,9 +25,17 @@ class EngineShelf:
     Args:
         limit: engines to keep although nobody holds them.
         cache_bytes: how much memory the encoded constants of one engine may take.
+        cuda: the device that engines for `Device.CUDA` share; by default each opens one.
     """
 
-    def __init__(self, limit: int = 4, *, cache_bytes: int = DEFAULT_CACHE_BYTES) -> None:
+    def __init__(
+        self,
+        limit: int = 4,
+        *,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+        cuda: SharedDevice | None = None,
+    ) -> None:
+        self._cuda = cuda
         self._limit = limit
         self._cache_bytes = cache_bytes
         self._kept: OrderedDict[_Place, NativeEngine] = OrderedDict()
@@ -49,7 +60,7 @@ class EngineShelf:
         with self._lock:
             engine = self._alive.get(place)
             if engine is None:
-                kernels = open_kernels(params, device, threads=threads)
+                kernels = self._open(params, device, threads)
                 encoders = threads if device is Device.CPU else 1
                 engine = NativeEngine(
                     params, kernels, threads=encoders, cache_bytes=self._cache_bytes
@@ -60,6 +71,11 @@ class EngineShelf:
             while len(self._kept) > self._limit:
                 self._kept.popitem(last=False)
             return engine
+
+    def _open(self, params: CryptoParams, device: Device, threads: int) -> LimbKernels:
+        if self._cuda is not None and device is Device.CUDA:
+            return cast(LimbKernels, self._cuda.kernels(params))
+        return open_kernels(params, device, threads=threads)
 
     def engines(self) -> list[NativeEngine]:
         """Return all engines that are alive, to count their memory."""

@@ -35,6 +35,9 @@ class OpenFHECircuit:
                 self.made[keys.key_id] = keys.evaluator(self.circuit)
             return self.made[keys.key_id]
 
+    def at_once(self, owners: Sequence[LoadedKeys], inputs: Sequence[Encrypted]) -> None:
+        """Return nothing: OpenFHE computes operation by operation."""
+
 
 class OpenFHEBackend:
     """OpenFHE behind the `Backend` protocol.
@@ -44,6 +47,7 @@ class OpenFHEBackend:
     """
 
     joins = False
+    spreads = True
 
     def __init__(self, constant_bytes: int | None = None) -> None:
         limit = DEFAULT_PLAINTEXT_BYTES if constant_bytes is None else constant_bytes

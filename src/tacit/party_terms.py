@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from tacit.errors import (
@@ -68,6 +68,8 @@ class SessionTerms:
         most_rows: rows of all parties together, at most.
         nonce: 32 hexadecimal digits that make sessions of equal terms different.
         conjugation: whether the key of complex conjugation is made.
+        key_levels: the highest level that each key is for: they are trimmed to it; None for the
+            top.
         smudging_bits: a share of a decryption carries noise 2^smudging_bits times the bound of the
             ciphertext's own noise, where the scale has room for it.
         least_smudging_bits: where it has not, as many as it has, but not fewer than these.
@@ -75,8 +77,6 @@ class SessionTerms:
         step_seconds: after so long without a message a party counts as missing.
         model: name of the served model or training the keys are for; "" for none.
         key_config: of that model; "" for none.
-        key_levels: the highest level at which each of these keys is used, to which the joint key is
-            cut; None for the top.
     """
 
     name: str
@@ -88,13 +88,13 @@ class SessionTerms:
     most_rows: int
     nonce: str
     conjugation: bool = False
+    key_levels: KeyLevels | None = None
     smudging_bits: int = 30
     least_smudging_bits: int = 30
     precision_bits: int = 10
     step_seconds: int = 86400
     model: str = ""
     key_config: str = ""
-    key_levels: KeyLevels | None = None
 
     def __post_init__(self) -> None:
         for text in (self.name, *self.parties):
@@ -108,6 +108,7 @@ class SessionTerms:
             raise PartyError("too many columns or rotations")
         if max(len(self.model), len(self.key_config)) > _LONGEST_TEXT:
             raise PartyError(f"a model's name has at most {_LONGEST_TEXT} characters")
+        self._check_levels()
         if not _HEX.fullmatch(self.nonce):
             raise PartyError("the nonce has 32 hexadecimal digits")
         if not 1 <= self.most_rows <= 1 << 32 or not 1 <= self.step_seconds <= 1 << 32:
@@ -122,21 +123,24 @@ class SessionTerms:
                 "protocol for the keys to a sparse secret, so their circuits cannot bootstrap; "
                 "choose parameters for as many levels as the whole circuit takes"
             )
-        top = self._at_the_top
-        levels = self.key_levels or top
-        known = all(0 <= level <= self.params.depth for level in levels.levels())
-        if not known or not levels.same_keys(top):
-            raise PartyError("a level from 0 to the depth is needed for each key, and for no other")
 
     @property
     def needed(self) -> tuple[NeededKey, ...]:
-        """Each evaluation key, the relinearisation key first, with the limbs that are kept."""
-        return keys_at(self.key_levels or self._at_the_top, self.params)
+        """Each evaluation key, the relinearisation key first."""
+        return keys_at(self.key_levels or self._top, self.params)
 
     @property
-    def _at_the_top(self) -> KeyLevels:
-        asked = (self.rotations, self.relinearization, self.conjugation)
-        return KeyLevels.same(self.params.depth, self.params, *asked)
+    def _top(self) -> KeyLevels:
+        """Every key at the highest level."""
+        depth, asked = self.params.depth, (self.rotations, self.relinearization, False)
+        top = KeyLevels.same(depth, self.params, *asked)
+        return replace(top, conjugation=depth) if self.conjugation else top
+
+    def _check_levels(self) -> None:
+        levels = self.key_levels or self._top
+        known = all(0 <= level <= self.params.depth for level in levels.levels())
+        if not known or not levels.same_keys(self._top):
+            raise PartyError("a level of the parameters is needed for each evaluation key")
 
     @property
     def session(self) -> str:
@@ -184,6 +188,7 @@ class SessionTerms:
             "rotations": list(self.rotations),
             "relinearization": self.relinearization,
             "conjugation": self.conjugation,
+            "key_levels": None if self.key_levels is None else self.key_levels.to_json(),
             "columns": _columns_to_json(self.columns),
             "most_rows": self.most_rows,
             "smudging_bits": self.smudging_bits,
@@ -192,7 +197,6 @@ class SessionTerms:
             "step_seconds": self.step_seconds,
             "model": self.model,
             "key_config": self.key_config,
-            "key_levels": None if self.key_levels is None else self.key_levels.to_json(),
             "nonce": self.nonce,
         }
 
@@ -215,13 +219,13 @@ class SessionTerms:
                 most_rows=_typed(fields["most_rows"], int),
                 nonce=_typed(fields["nonce"], str),
                 conjugation=_typed(fields["conjugation"], bool),
+                key_levels=_levels(fields["key_levels"]),
                 smudging_bits=_typed(fields["smudging_bits"], int),
                 least_smudging_bits=_typed(fields["least_smudging_bits"], int),
                 precision_bits=_typed(fields["precision_bits"], int),
                 step_seconds=_typed(fields["step_seconds"], int),
                 model=_typed(fields["model"], str),
                 key_config=_typed(fields["key_config"], str),
-                key_levels=_levels(fields["key_levels"]),
             )
         except (KeyError, TypeError, ValueError, ArtifactError) as error:
             raise PartyError(f"not the terms of a session: {error}") from error
@@ -257,12 +261,12 @@ def canonical(value: object) -> bytes:
     return text.encode("ascii")
 
 
-def _columns_to_json(columns: Sequence[Column]) -> list[object]:
-    return [[column.name, column.low, column.high] for column in columns]
-
-
 def _levels(value: object) -> KeyLevels | None:
     return None if value is None else KeyLevels.from_json(_typed(value, dict))
+
+
+def _columns_to_json(columns: Sequence[Column]) -> list[object]:
+    return [[column.name, column.low, column.high] for column in columns]
 
 
 def _column(value: object) -> Column:

@@ -42,6 +42,9 @@ def terms(nonce: int = 0, names: Sequence[str] = NAMES, **changes: object) -> Se
         "least_smudging_bits": 6,
         "precision_bits": 8,
         "key_config": signature.key_config,
+        "key_levels": None
+        if "params" in changes or "rotations" in changes
+        else signature.key_levels,
         **changes,
     }
     return SessionTerms(**fields)  # type: ignore[arg-type]

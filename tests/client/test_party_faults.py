@@ -27,6 +27,7 @@ from tacit.errors import (
     WriteOnceError,
     WrongShareError,
 )
+from tacit.key_levels import KeyLevels
 from tacit.params import CryptoParams, Security
 from tacit.party_entry import KEY_STEPS, Blob, Entry, SignedEntry
 from tacit.party_frame import ShareKind
@@ -94,7 +95,15 @@ def test_a_wrong_share_is_found_and_its_party_named(
 
     monkeypatch.setattr(KeyGeneration, "_share", share)
     monkeypatch.setattr(KeyGeneration, "secret", secret)
-    agreed = terms(int(kind), PAIR, params=MINUTE, rotations=(1,), conjugation=True)
+    # Trimmed keys: the rotation is for level 1, conjugation for the last one.
+    agreed = terms(
+        int(kind),
+        PAIR,
+        params=MINUTE,
+        rotations=(1,),
+        conjugation=True,
+        key_levels=KeyLevels({1: 1}, 2, 0),
+    )
     with parties(url, tmp_path, agreed) as members:
         for error in failures(members, keygen):
             assert isinstance(error, WrongShareError)
@@ -111,8 +120,10 @@ def test_keys_that_the_first_party_puts_together_wrongly_are_its_fault(
 ) -> None:
     honest = JointPublicKey.test_result
 
-    def result(self: JointPublicKey, values: NDArray[np.float64], keys: object) -> object:
-        return honest(self, values + 0.25, keys)  # type: ignore[arg-type]
+    def result(
+        self: JointPublicKey, values: NDArray[np.float64], keys: object, limbs: int
+    ) -> object:
+        return honest(self, values + 0.25, keys, limbs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(JointPublicKey, "test_result", result)
     agreed = terms(20, PAIR, params=MINUTE, rotations=(1,), relinearization=False)

@@ -47,7 +47,9 @@ def deep_backend(request: pytest.FixtureRequest) -> Backend:
     return _backend(request.param)
 
 
-@pytest.fixture(params=["openfhe", "openfhe-shallow", "native", "native-shallow"])
+@pytest.fixture(
+    params=["openfhe", "openfhe-shallow", "native", "native-shallow", "native-cuda-shallow"]
+)
 def encrypted_backend(request: pytest.FixtureRequest) -> Backend:
     """The backends with keys and noise."""
     return _backend(request.param)

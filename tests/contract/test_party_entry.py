@@ -25,6 +25,7 @@ from tacit.errors import (
     TruncatedError,
 )
 from tacit.joint_randomness import joint_polynomial
+from tacit.key_levels import KeyLevels
 from tacit.params import CryptoParams, Security
 from tacit.party_entry import (
     KEY_STEPS,
@@ -68,6 +69,10 @@ def test_terms_come_back_the_same_and_are_named_by_their_content() -> None:
     assert again.session == TERMS.session
     assert dataclasses.replace(TERMS, smudging_bits=31).session != TERMS.session
     assert len(TERMS.needed) == 3
+    levels = KeyLevels({1: 0, PARAMS.slots - 2: 2}, 1)
+    trimmed = dataclasses.replace(TERMS, key_levels=levels)
+    assert SessionTerms.from_json(json.loads(canonical(trimmed.to_json()))) == trimmed
+    assert [key.limbs for key in trimmed.needed] == [2, 1, 3]
     assert len(dataclasses.replace(TERMS, conjugation=True).needed) == 4
 
 
@@ -83,6 +88,8 @@ def test_terms_come_back_the_same_and_are_named_by_their_content() -> None:
         ({"most_rows": 0}, PartyError),
         ({"smudging_bits": 61}, PartyError),
         ({"precision_bits": 0}, PartyError),
+        ({"key_levels": KeyLevels({1: 0}, 1)}, PartyError),
+        ({"key_levels": KeyLevels({1: 0, PARAMS.slots - 2: 3}, 1)}, PartyError),
         ({"smudging_bits": 10, "least_smudging_bits": 11}, PartyError),
     ],
 )
@@ -104,7 +111,7 @@ def test_terms_with_a_field_missing_added_or_of_another_type_are_refused(field: 
     fields = json.loads(canonical(TERMS.to_json()))
     for broken in (
         {key: value for key, value in fields.items() if key != field},
-        {**fields, field: 7 if field == "key_levels" else None},
+        {**fields, field: {"x": 1}},
         {**fields, field + "x": 1},
     ):
         with pytest.raises((PartyError, ParameterError)):

@@ -24,6 +24,11 @@ def test_slots_are_values_at_powers_of_five(log_n: int) -> None:
     points = [zeta ** pow(5, j, 2 * n) for j in range(n // 2)]
     found = np.polynomial.polynomial.polyval(np.array(points), coefficients)
     np.testing.assert_allclose(found, values, atol=1e-11)
+    turned = values * np.exp(1j * np.arange(n // 2))
+    found = np.polynomial.polynomial.polyval(np.array(points), transform.coefficients(turned))
+    np.testing.assert_allclose(found, turned, atol=1e-11)
+    with pytest.raises(CircuitError, match="slots expected"):
+        transform.coefficients(values[1:])
     np.testing.assert_allclose(transform.slots(coefficients), values, atol=1e-12)
 
 

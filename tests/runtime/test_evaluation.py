@@ -56,12 +56,16 @@ class ClearBackend:
     """Batches of numpy vectors; remembers the sizes of the batches it was asked for."""
 
     joins: bool = True
+    spreads: bool = True
     most: int = 1000
     sizes: list[int] = field(default_factory=list)
 
     def evaluator(self, owners: Sequence[Any]) -> Any:
         self.sizes.append(len(owners))
         return WatchfulEvaluator(owners, self.most)
+
+    def at_once(self, owners: Sequence[Any], inputs: Sequence[Any]) -> None:
+        return None
 
     def load_keys(self, params: CryptoParams, key_id: bytes, keys: Iterable[Any]) -> LoadedKeys:
         raise NotImplementedError

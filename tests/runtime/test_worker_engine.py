@@ -14,6 +14,7 @@ from tacit.client.codec import Codec
 from tacit.client.keys import KeyPair
 from tacit.errors import ArtifactError, KeyMismatchError, TruncatedError
 from tacit.kernels.build import build_if_stale
+from tacit.kernels.devices import Device
 from tacit.runtime.backends.loading import BackendName
 from tacit.runtime.batch_size import BATCH_BYTES
 from tacit.runtime.refusals import AbandonedError, DamagedKeysError
@@ -70,7 +71,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> ModelPlace:
 def engine(threads: int = 1, **settings: int) -> WorkerEngine:
     if not build_if_stale():
         pytest.skip("no compiled kernels and no C++ compiler")
-    return WorkerEngine(WorkerSettings(BackendName.NATIVE, threads=threads, **settings))
+    return WorkerEngine(WorkerSettings(BackendName.NATIVE, threads=threads, **settings))  # type: ignore[arg-type]
 
 
 def run(
@@ -229,10 +230,13 @@ def test_a_model_that_changed_on_disk_is_refused(
 
 
 def test_settings_and_memory_survive_the_way_to_a_worker_and_back() -> None:
+    settings = WorkerSettings(BackendName.NATIVE, 3, 1 << 40, 5, 6, 7, Device.AUTO, 8, 9)
+    assert WorkerSettings.from_text(settings.to_text()) == settings
+    assert settings.batch_bytes == 2
     settings = WorkerSettings(BackendName.NATIVE, 3, 1 << 40, 5, 6, 7)
     assert WorkerSettings.from_text(settings.to_text()) == settings
     assert settings.batch_bytes == 1
     assert WorkerSettings(BackendName.NATIVE, memory_bytes=1 << 40).batch_bytes == BATCH_BYTES
-    memory = WorkerMemory(1, 2, 3, 4)
+    memory = WorkerMemory(1, 2, 3, 4, "cuda: some", 5, 6, 7, "lost")
     assert WorkerMemory.from_json(memory.to_json()) == memory
     assert WorkerMemory.from_json(None) == WorkerMemory()

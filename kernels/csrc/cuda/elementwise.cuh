@@ -110,16 +110,13 @@ TACIT_DEVICE void add_plain(const PlainArguments &arguments) {
               });
 }
 
-// a0 b0, a0 b1 + a1 b0, a1 b1; blockIdx.y counts rows.
+// a0 b0, a0 b1 + a1 b0, a1 b1 (+ out); blockIdx.y counts rows.
 struct TensorArguments {
     Span span;
     const u64 *a, *b;
     u64 *out;
+    u32 accumulate, unused;
 };
-
-TACIT_DEVICE u64 product_sum(u64 a, u64 b, u64 c, u64 d, const Modulus &m) {
-    return reduce_wide(static_cast<u128>(a) * b + static_cast<u128>(c) * d, m);
-}
 
 TACIT_DEVICE void tensor(const TensorArguments &arguments) {
     const Span &span = arguments.span;
@@ -130,13 +127,15 @@ TACIT_DEVICE void tensor(const TensorArguments &arguments) {
     const u64 at = blockIdx.y * words_of_row(span) + place;
     const Pair a0 = load_pair(arguments.a + at), a1 = load_pair(arguments.a + component + at);
     const Pair b0 = load_pair(arguments.b + at), b1 = load_pair(arguments.b + component + at);
-    store_pair(arguments.out + at, product_sum(a0.first, b0.first, 0, 0, m),
-               product_sum(a0.second, b0.second, 0, 0, m));
-    store_pair(arguments.out + component + at,
-               product_sum(a0.first, b1.first, a1.first, b0.first, m),
-               product_sum(a0.second, b1.second, a1.second, b0.second, m));
-    store_pair(arguments.out + 2 * component + at, product_sum(a1.first, b1.first, 0, 0, m),
-               product_sum(a1.second, b1.second, 0, 0, m));
+    const auto put = [&](u32 part, u64 first, u64 second) {
+        u64 *out = arguments.out + part * component + at;
+        const Pair before = arguments.accumulate ? load_pair(out) : Pair{0, 0};
+        store_pair(out, add_mod(first, before.first, m.q), add_mod(second, before.second, m.q));
+    };
+    put(0, product_sum(a0.first, b0.first, 0, 0, m), product_sum(a0.second, b0.second, 0, 0, m));
+    put(1, product_sum(a0.first, b1.first, a1.first, b0.first, m),
+        product_sum(a0.second, b1.second, a1.second, b0.second, m));
+    put(2, product_sum(a1.first, b1.first, 0, 0, m), product_sum(a1.second, b1.second, 0, 0, m));
 }
 
 // out = sum_t a[t] b[t] (+ out): a[t] with the batch, b[t] plaintexts with a batch of 1.
@@ -210,40 +209,6 @@ TACIT_DEVICE void combine(const CombineArguments &arguments) {
         }
         store_pair(out, reduce_wide(first[o], m), reduce_wide(second[o], m));
     }
-}
-
-// out = (a + plus)(X^element) (+ out); plus has `plus_rows` rows and counts for component 0.
-struct MoveArguments {
-    Span span;
-    const u64 *a;
-    const u64 *plus;  // or null
-    u64 *out;
-    u32 element, plus_rows, accumulate, unused;
-};
-
-TACIT_DEVICE u64 moved_value(const MoveArguments &arguments, const Modulus &m, bool adds, u64 row,
-                             u64 plus_row, u64 position) {
-    const u64 from = (position & ~static_cast<u64>(kN - 1)) |
-                     moved_from(static_cast<u32>(position) & (kN - 1), arguments.element);
-    const u64 a = arguments.a[row + from];
-    return adds ? add_mod(a, arguments.plus[plus_row + from], m.q) : a;
-}
-
-TACIT_DEVICE void move(const MoveArguments &arguments) {
-    each_pair(arguments.span, arguments.out,
-              [&](const Modulus &m, u32 component, u32 row, u64 place, u64 at) {
-                  const bool adds =
-                      arguments.plus && component == 0 && row < arguments.plus_rows;
-                  const u64 from = at - place, plus = row * words_of_row(arguments.span);
-                  Pair made{moved_value(arguments, m, adds, from, plus, place),
-                            moved_value(arguments, m, adds, from, plus, place + 1)};
-                  if (arguments.accumulate) {
-                      const Pair before = load_pair(arguments.out + at);
-                      made = Pair{add_mod(made.first, before.first, m.q),
-                                  add_mod(made.second, before.second, m.q)};
-                  }
-                  return made;
-              });
 }
 
 // Copy `batch` entries of each of the rows (blockIdx.y) between batches of other sizes.

@@ -1,4 +1,4 @@
-// Base conversion, products with keys, and integers from rounded doubles.
+// Base conversion, remainders of small keys, and integers from rounded doubles.
 #pragma once
 #include "elementwise.cuh"
 
@@ -59,81 +59,34 @@ TACIT_DEVICE void convert(const ConvertArguments &arguments) {
     }
 }
 
-// out[part][row] = sum_d digit_d[row] key[part][d][row]: a digit's own rows are those of `a`.
-struct KeyArguments {
-    const Modulus *moduli;
-    Rows basis;
-    const u64 *a;             // [limbs][batch][N]
-    const u64 *digits;        // [digits][rows][batch][N]
-    const u64 *const *keys;   // per entry of the batch: [2][dnum][key_rows][N]
-    u64 *out;                 // [2][rows][batch][N]
-    u32 rows, count, alpha, dnum, key_rows, batch, per_block;
-    u32 key_limbs;            // of Q in a key, before those of P
+// From a secret to its sparse one: division by p p', to the nearest, of polynomials modulo q p p'.
+// y p' + y' p - wraps p p' is the remainder, of magnitude below p p' / 2, modulo q.
+struct RemainderArguments {
+    const Modulus *moduli;        // q, p, p'
+    const u64 *source;            // [part][2][batch][N]: y modulo p, y' modulo p'
+    u64 *out;                     // [part][batch][N]
+    u64 weights[3];               // p', p and -p p' modulo q
+    u32 batch, unused;
 };
 
-constexpr u32 kKeptDigits = 4;  // whose key words stay in registers while the key stays the same
+TACIT_DEVICE double whole_number(u64 x) {  // exact below 2^52
+    return __dsub_rn(__longlong_as_double(x | 0x4330000000000000), 4503599627370496.0);
+}
 
-struct KeyPlace {
-    const KeyArguments &arguments;
-    u32 row, place;
-
-    TACIT_DEVICE Pair digit(u32 d, u32 entry) const {
-        const KeyArguments &a = arguments;
-        const bool own = row < a.basis.limbs && row / a.alpha == d;
-        const u64 *rows = own ? a.a : a.digits + static_cast<u64>(d) * a.rows * a.batch * kN;
-        return load_pair(rows + (static_cast<u64>(row) * a.batch + entry) * kN + place);
-    }
-    TACIT_DEVICE Pair key(const u64 *key, u32 part, u32 d) const {
-        const KeyArguments &a = arguments;
-        const u32 limbs = a.basis.limbs, key_row = row < limbs ? row : a.key_limbs + row - limbs;
-        const u64 at = static_cast<u64>(part * a.dnum + d) * a.key_rows + key_row;
-        return load_pair(key + at * kN + place);
-    }
-    TACIT_DEVICE u64 *out(u32 part, u32 entry) const {
-        const KeyArguments &a = arguments;
-        const u64 at = static_cast<u64>(part * a.rows + row) * a.batch + entry;
-        return a.out + at * kN + place;
-    }
-};
-
-TACIT_DEVICE void key_product(const KeyArguments &arguments) {
-    const u32 place = 2 * (blockIdx.x * blockDim.x + threadIdx.x);
-    if (place >= kN) return;
-    const KeyPlace at{arguments, blockIdx.y, place};
-    const Modulus m = arguments.moduli[modulus_of(arguments.basis, blockIdx.y)];
-    const u32 first = blockIdx.z * arguments.per_block;
-    const u32 after = first + arguments.per_block;
-    const u32 end = after < arguments.batch ? after : arguments.batch;
-    const u64 *held = nullptr;
-    Pair kept[2][kKeptDigits] = {};
-    for (u32 entry = first; entry < end; ++entry) {
-        const u64 *key = arguments.keys[entry];
-        if (key != held) {
-            held = key;
-#pragma unroll
-            for (u32 d = 0; d < kKeptDigits; ++d)
-                if (d < arguments.count) {
-                    kept[0][d] = at.key(key, 0, d);
-                    kept[1][d] = at.key(key, 1, d);
-                }
-        }
-        u128 sum[2][2] = {};
-        const auto add = [&](const Pair &digit, const Pair &low, const Pair &high) {
-            sum[0][0] += static_cast<u128>(digit.first) * low.first;
-            sum[0][1] += static_cast<u128>(digit.second) * low.second;
-            sum[1][0] += static_cast<u128>(digit.first) * high.first;
-            sum[1][1] += static_cast<u128>(digit.second) * high.second;
-        };
-#pragma unroll
-        for (u32 d = 0; d < kKeptDigits; ++d)
-            if (d < arguments.count) add(at.digit(d, entry), kept[0][d], kept[1][d]);
-        for (u32 d = kKeptDigits; d < arguments.count; ++d)
-            add(at.digit(d, entry), at.key(key, 0, d), at.key(key, 1, d));
-#pragma unroll
-        for (u32 part = 0; part < 2; ++part)
-            store_pair(at.out(part, entry), reduce_wide(sum[part][0], m),
-                       reduce_wide(sum[part][1], m));
-    }
+TACIT_DEVICE void small_remainder(const RemainderArguments &arguments) {
+    const u64 words = static_cast<u64>(arguments.batch) * kN;
+    const u64 place = static_cast<u64>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (place >= words) return;
+    const u64 *source = arguments.source + 2 * blockIdx.y * words + place;
+    const u64 y = source[0], other = source[words];
+    const double sum = __dadd_rn(__ddiv_rn(whole_number(y), arguments.moduli[1].real),
+                                 __ddiv_rn(whole_number(other), arguments.moduli[2].real));
+    const u64 wraps = static_cast<u64>(__double_as_longlong(__dadd_rn(sum, 4503599627370496.0))) &
+                      0x000fffffffffffff;
+    const u128 total = static_cast<u128>(y) * arguments.weights[0] +
+                       static_cast<u128>(other) * arguments.weights[1] +
+                       static_cast<u128>(wraps) * arguments.weights[2];
+    arguments.out[blockIdx.y * words + place] = reduce_wide(total, arguments.moduli[0]);
 }
 
 // Integers that doubles hold, as residues: coefficients of a plaintext, rounded before.

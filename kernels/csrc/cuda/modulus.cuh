@@ -62,6 +62,11 @@ TACIT_DEVICE u64 reduce_wide(u128 sum, const Modulus &m) {
     return subtract_once(subtract_once(total, 2 * m.q), m.q);
 }
 
+// a b + c d modulo q.
+TACIT_DEVICE u64 product_sum(u64 a, u64 b, u64 c, u64 d, const Modulus &m) {
+    return reduce_wide(static_cast<u128>(a) * b + static_cast<u128>(c) * d, m);
+}
+
 TACIT_DEVICE u64 add_mod(u64 a, u64 b, u64 q) {
     return subtract_once(a + b, q);
 }

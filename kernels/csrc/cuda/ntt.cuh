@@ -1,12 +1,13 @@
 // The negacyclic transforms: one kernel for rings that fit into a block's shared memory, two
 // (columns and rows of the ring seen as a matrix) for larger ones.
 #pragma once
+#include "keyed.cuh"
 #include "tile.cuh"
 
 // One row of a launch: which modulus, and which rows of the operands, in rows of batch * N words.
 // Two kernels meet at `middle`, whole rings do not use it.
 struct NttRow {
-    u32 modulus, source, middle, target, minuend, component, limb, unused;
+    u32 modulus, source, middle, target, minuend, component, limb, turn;
 };
 
 struct NttArguments {
@@ -21,9 +22,16 @@ struct NttArguments {
     const u64 *plus[3];      // by component: one component of rows `limb`, or null
     const u64 *common;       // rows `limb`, a batch of 1, or null
     u32 batch, per_block;    // a block serves `per_block` entries of the batch, blockIdx.z
-    u32 element;             // of the automorphism that minuend, plus and gathered sources undergo
     u32 last_modulus;        // `centre`: the sources' modulus
-    u32 tables, unused;      // different moduli among the rows: for the model of costs
+    u32 tables;              // different moduli among the rows: for the model of costs
+    // Products with keys in the place of a minuend or a source: rows `minuend` or `source` over QP,
+    // part `component`, moved by the automorphism of the row's turn.
+    Keyed keyed;
+    // Products of two ciphertexts: their first components, and words from one to the next; where
+    // the last component of the product is written as it is made.
+    const u64 *left, *right;
+    u64 component_words;
+    u64 *kept;
 };
 
 constexpr u32 kWhole = 1u << (kLogN - 4);  // threads of a block that holds a whole ring
@@ -78,8 +86,9 @@ TACIT_DEVICE u64 position(u32 start, int e) {
     return Tile::position(start) + Tile::step(P::kStride, e);
 }
 
-// Forward, of values below kBound: `load(position)`, results to `store(position, value)`.
-template <class Field, class Tile, int kBound, class Load, class Store>
+// Forward, of values below kBound: `load(position)`, results to `store(position, value)`; kLong:
+// one of them is too long to be repeated for each value.
+template <class Field, class Tile, int kBound, bool kLong, class Load, class Store>
 TACIT_DEVICE void forward_tile(const Field &field, const Root *roots, u64 *shared,
                                const Load &load, const Store &store) {
     using First = FirstPass<Tile>;
@@ -96,9 +105,13 @@ TACIT_DEVICE void forward_tile(const Field &field, const Root *roots, u64 *share
             shared[Last::word(start, e)] = field.to_stored(v[at]);
         });
         __syncthreads();
-        Order::each(threadIdx.x, [&](int, u32 start, int e) {
+        const auto put = [&](u32 start, int e) {
             store(position<Tile, Order>(start, e), field.from_stored(shared[Order::word(start, e)]));
-        });
+        };
+        if constexpr (kLong)
+            Order::each_slowly(threadIdx.x, put);
+        else
+            Order::each(threadIdx.x, [&](int, u32 start, int e) { put(start, e); });
     } else {
         Last::each(threadIdx.x, [&](int at, u32 start, int e) {
             store(position<Tile, Last>(start, e), v[at]);
@@ -108,7 +121,7 @@ TACIT_DEVICE void forward_tile(const Field &field, const Root *roots, u64 *share
 }
 
 // Inverse; `initial` bounds what `load` gives. Results are trimmed.
-template <class Field, class Tile, class Load, class Store>
+template <class Field, class Tile, bool kLong, class Load, class Store>
 TACIT_DEVICE void backward_tile(const Field &field, const Root *roots, u64 *shared, int initial,
                                 const Load &load, const Store &store) {
     using First = FirstPass<Tile>;
@@ -116,10 +129,14 @@ TACIT_DEVICE void backward_tile(const Field &field, const Root *roots, u64 *shar
     typename Field::Value v[kPerThread];
     if constexpr (Tile::kLast == Tile::kLog) {
         using Order = InOrder<Tile>;
-        Order::each(threadIdx.x, [&](int, u32 start, int e) {
+        const auto take = [&](u32 start, int e) {
             shared[Order::word(start, e)] =
                 field.to_stored(load(position<Tile, Order>(start, e)));
-        });
+        };
+        if constexpr (kLong)
+            Order::each_slowly(threadIdx.x, take);
+        else
+            Order::each(threadIdx.x, [&](int, u32 start, int e) { take(start, e); });
         __syncthreads();
         Last::each(threadIdx.x, [&](int at, u32 start, int e) {
             v[at] = field.from_stored(shared[Last::word(start, e)]);
@@ -185,22 +202,38 @@ TACIT_DEVICE u64 centred(u64 x, u64 last, const Modulus &m) {
     return negative ? negate_mod(magnitude, m.q) : magnitude;
 }
 
-enum class From { kResidues, kCentred, kGathered };
-enum class To { kResidues, kDivided };
+// Residues; residues modulo another prime, centred; products with keys; a1 b1 of two ciphertexts.
+enum class From { kResidues, kCentred, kKeyed, kProduct };
+// Residues; subtracted from others, scaled, and added to; subtracted from products with keys.
+enum class To { kResidues, kDivided, kKeyed };
 
 template <From kFrom>
 struct Source {
     const Task &task;
-    const u64 *words;
+    const u64 *words;  // of the row; the key
     u64 last;
-    TACIT_DEVICE Source(const Task &t, u32 entry) : task(t), words(t.source(entry)), last(0) {
-        if constexpr (kFrom == From::kCentred)
-            last = t.arguments.moduli[t.arguments.last_modulus].q;
+    u32 entry;
+    TACIT_DEVICE Source(const Task &t, u32 e) : task(t), words(t.source(e)), last(0), entry(e) {
+        const NttArguments &a = t.arguments;
+        if constexpr (kFrom == From::kCentred) last = a.moduli[a.last_modulus].q;
+        if constexpr (kFrom == From::kKeyed) words = a.keyed.key_of(t.row.turn, e);
     }
     TACIT_DEVICE u64 operator()(u64 place) const {
+        const NttArguments &a = task.arguments;
         if constexpr (kFrom == From::kCentred) return centred(words[place], last, task.modulus);
-        if constexpr (kFrom == From::kGathered)
-            return words[moved_from(static_cast<u32>(place), task.arguments.element)];
+        if constexpr (kFrom == From::kKeyed) {
+            const u32 from = moved_from(static_cast<u32>(place), a.keyed.turns[task.row.turn].element);
+            const NttRow &row = task.row;
+            return a.keyed.value(words, a.keyed.turns[row.turn], row.component, row.source, entry,
+                                 from, task.modulus);
+        }
+        if constexpr (kFrom == From::kProduct) {
+            const u64 at = (static_cast<u64>(task.row.source) * a.batch + entry) * kN + place;
+            const u64 second = a.component_words + at;
+            const u64 r = product_sum(a.left[second], a.right[second], 0, 0, task.modulus);
+            a.kept[at] = r;
+            return r;
+        }
         return words[place];
     }
 };
@@ -209,32 +242,54 @@ template <To kTo>
 struct Target {
     const Task &task;
     u64 *words;
-    const u64 *minuend, *plus, *common;
+    const u64 *minuend, *plus, *common;  // minuend: the row, or the key
     Factor scale;
-    TACIT_DEVICE Target(const Task &t, u32 entry)
-        : task(t), words(t.target(entry)), minuend(nullptr), plus(nullptr), common(nullptr),
-          scale{0, 0} {
-        if constexpr (kTo == To::kDivided) {
+    u32 entry;
+    TACIT_DEVICE Target(const Task &t, u32 e)
+        : task(t), words(t.target(e)), minuend(nullptr), plus(nullptr), common(nullptr),
+          scale{0, 0}, entry(e) {
+        if constexpr (kTo != To::kResidues) {
             const NttArguments &a = t.arguments;
-            minuend = t.minuend(entry);
+            minuend = kTo == To::kKeyed ? a.keyed.key_of(t.row.turn, e) : t.minuend(e);
             const u64 *added = a.plus[t.row.component];
-            plus = added ? t.at(added, t.row.limb, entry) : nullptr;
+            plus = added ? t.at(added, t.row.limb, e) : nullptr;
             common = a.common ? a.common + static_cast<u64>(t.row.limb) * kN : nullptr;
             scale = a.scales[blockIdx.y];
         }
     }
+    // a0 b0, or a0 b1 + a1 b0.
+    TACIT_DEVICE u64 tensor(u32 place) const {
+        const NttArguments &a = task.arguments;
+        const u64 at = (static_cast<u64>(task.row.limb) * a.batch + entry) * kN + place;
+        const u64 second = at + a.component_words;
+        const Modulus &m = task.modulus;
+        if (task.row.component == 0) return product_sum(a.left[at], a.right[at], 0, 0, m);
+        return product_sum(a.left[at], a.right[second], a.left[second], a.right[at], m);
+    }
     TACIT_DEVICE void operator()(u64 place, u64 residue) const {
-        if constexpr (kTo == To::kDivided) {
-            const u64 q = task.modulus.q;
-            const u64 from = moved_from(static_cast<u32>(place), task.arguments.element);
-            u64 r = multiply(minuend[from] + q - residue, scale, q);
-            // Opaque, lest the compiler makes a copy of all this for each case.
-            if (const u64 *added = opaque(plus)) r = add_mod(r, added[from], q);
-            if (const u64 *added = opaque(common)) r = add_mod(r, added[place], q);
-            words[place] = r;
-        } else {
+        if constexpr (kTo == To::kResidues) {
             words[place] = residue;
+            return;
         }
+        const u64 q = task.modulus.q;
+        u32 from = static_cast<u32>(place);
+        u64 r;
+        if constexpr (kTo == To::kKeyed) {
+            const NttRow &row = task.row;
+            const Keyed &keyed = task.arguments.keyed;
+            from = moved_from(from, keyed.turns[row.turn].element);
+            r = keyed.value(minuend, keyed.turns[row.turn], row.component, row.minuend, entry, from,
+                            task.modulus);
+        } else {
+            r = minuend[from];
+        }
+        r = multiply(r + q - residue, scale, q);
+        // Opaque, lest the compiler makes a copy of all this for each case.
+        if (const u64 *added = opaque(plus)) r = add_mod(r, added[from], q);
+        if constexpr (kTo == To::kKeyed)
+            if (opaque(task.arguments.left)) r = add_mod(r, tensor(from), q);
+        if (const u64 *added = opaque(common)) r = add_mod(r, added[place], q);
+        words[place] = r;
     }
 };
 
@@ -246,7 +301,7 @@ TACIT_DEVICE void forward_whole(const NttArguments &arguments, u64 *shared) {
         task.each_entry([&](u32 entry) {
             const Source<kFrom> source(task, entry);
             const Target<kTo> target(task, entry);
-            forward_tile<Field, WholeTile, Field::kResidue>(
+            forward_tile<Field, WholeTile, Field::kResidue, kTo == To::kKeyed>(
                 field, task.modulus.forward, shared,
                 [&](u64 place) { return field.from_residue(source(place)); },
                 [&](u64 place, auto v) { target(place, field.residue(v)); });
@@ -262,7 +317,7 @@ TACIT_DEVICE void forward_columns(const NttArguments &arguments, u64 *shared) {
         task.each_entry([&](u32 entry) {
             const Source<kFrom> source(task, entry);
             u64 *middle = task.middle(entry);
-            forward_tile<Field, ColumnTile, Field::kResidue>(
+            forward_tile<Field, ColumnTile, Field::kResidue, false>(
                 field, task.modulus.forward, shared,
                 [&](u64 place) { return field.from_residue(source(place)); },
                 [&](u64 place, auto v) { middle[place] = field.to_stored(v); });
@@ -278,7 +333,7 @@ TACIT_DEVICE void forward_rows(const NttArguments &arguments, u64 *shared) {
         task.each_entry([&](u32 entry) {
             const u64 *source = task.middle(entry);
             const Target<kTo> target(task, entry);
-            forward_tile<Field, RowTile, Field::kTrimmed>(
+            forward_tile<Field, RowTile, Field::kTrimmed, kTo == To::kKeyed>(
                 field, task.modulus.forward, shared,
                 [&](u64 place) {
                     auto v = field.from_stored(source[place]);
@@ -299,7 +354,7 @@ TACIT_DEVICE void backward_whole(const NttArguments &arguments, u64 *shared) {
         task.each_entry([&](u32 entry) {
             const Source<kFrom> source(task, entry);
             u64 *target = task.target(entry);
-            backward_tile<Field, WholeTile>(
+            backward_tile<Field, WholeTile, kFrom == From::kKeyed>(
                 field, task.modulus.backward, shared, Field::kResidue,
                 [&](u64 place) { return field.from_residue(source(place)); },
                 [&](u64 place, auto v) { target[place] = field.scaled(v, factor); });
@@ -315,7 +370,7 @@ TACIT_DEVICE void backward_rows(const NttArguments &arguments, u64 *shared) {
         task.each_entry([&](u32 entry) {
             const Source<kFrom> source(task, entry);
             u64 *middle = task.middle(entry);
-            backward_tile<Field, RowTile>(
+            backward_tile<Field, RowTile, kFrom == From::kKeyed>(
                 field, task.modulus.backward, shared, Field::kResidue,
                 [&](u64 place) { return field.from_residue(source(place)); },
                 [&](u64 place, auto v) { middle[place] = field.to_stored(v); });
@@ -331,7 +386,7 @@ TACIT_DEVICE void backward_columns(const NttArguments &arguments, u64 *shared) {
         task.each_entry([&](u32 entry) {
             const u64 *source = task.middle(entry);
             u64 *target = task.target(entry);
-            backward_tile<Field, ColumnTile>(
+            backward_tile<Field, ColumnTile, false>(
                 field, task.modulus.backward, shared, Field::kTrimmed,
                 [&](u64 place) { return field.from_stored(source[place]); },
                 [&](u64 place, auto v) { target[place] = field.scaled(v, factor); });

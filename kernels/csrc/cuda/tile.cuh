@@ -46,6 +46,13 @@ struct Pass {
             for (int e = 0; e < 1 << kLayers; ++e)
                 f((u << kLayers) + e, start(group(thread, u)), e);
     }
+    // The same without the index, for long bodies: two at a time.
+    template <class F>
+    static TACIT_DEVICE void each_slowly(u32 thread, const F &f) {
+        static_assert(kGroups == 1, "one group per thread");
+#pragma unroll 2
+        for (int e = 0; e < 1 << kLayers; ++e) f(start(thread), e);
+    }
 };
 
 constexpr int passes(int layers) {

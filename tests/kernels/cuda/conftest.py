@@ -18,6 +18,7 @@ from tacit.kernels.cuda.device import DriverDevice
 from tacit.kernels.cuda.driver import Driver
 from tacit.kernels.cuda.image import cubin
 from tacit.kernels.cuda.shim import Shim, ShimControl
+from tests.kernels.cuda.engines import VARIANTS, Engines, make_engines, variant_id
 
 ON_A_GPU = os.environ.get("TACIT_TEST_CUDA") == "1"
 
@@ -86,3 +87,12 @@ def control(shim_driver: Driver) -> Iterator[ShimControl]:
     control.reset()
     control.limit(8 << 30)
     control.device()
+
+
+@pytest.fixture(params=VARIANTS, ids=variant_id)
+def engines(
+    request: pytest.FixtureRequest, shim: Shim, shim_driver: Driver, control: ShimControl
+) -> Engines:
+    control.device(multiprocessors=8)  # blocks serve one entry in some launches, several in others
+    name, form, doubles = request.param
+    return make_engines(shim, shim_driver, name, form=form, doubles=doubles)

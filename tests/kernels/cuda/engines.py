@@ -27,6 +27,20 @@ BASES = {
     "ten-digits": ([60, *[50] * 9], [60], 10),
     "one-digit-of-ten": ([60, *[45] * 9], [60] * 9, 1),
 }
+# Every basis in one form, two of them in every form and arithmetic.
+VARIANTS = [
+    *[(name, Form.WHOLE, True) for name in BASES],
+    ("wide-first", Form.TILED, True),
+    ("narrow-specials", Form.TILED, True),
+    ("wide-first", Form.WHOLE, False),
+    ("narrow-specials", Form.TILED, False),
+]
+
+
+def variant_id(variant: tuple[str, Form, bool]) -> str:
+    """Name a variant."""
+    name, form, doubles = variant
+    return f"{name}-{form.value}-{'doubles' if doubles else 'integers'}"
 
 
 def basis_params(name: str, log_n: int = LOG_N) -> CryptoParams:

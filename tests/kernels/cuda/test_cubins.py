@@ -20,19 +20,29 @@ from tacit.kernels.cuda.sass import Assembly, disassemble, find_disassembler
 INTEGERS_2_16 = {
     "tacit_forward_columns": 27.0,
     "tacit_forward_rows": 32.0,
+    "tacit_forward_rows_divided": 46.0,
     "tacit_backward_rows": 29.0,
+    "tacit_backward_rows_product": 42.5,
     "tacit_backward_columns": 34.0,
 }
 DOUBLES_2_16 = {
     "tacit_forward_columns": 15.0,
     "tacit_forward_rows": 17.5,
+    "tacit_forward_rows_divided": 29.5,
     "tacit_backward_rows": 17.0,
+    "tacit_backward_rows_product": 29.5,
     "tacit_backward_columns": 18.0,
 }
+# What products with keys add to a transform: instructions of a loop that is rolled up, two values
+# at a time, of both arithmetics together.
+KEYED_2_16 = {"tacit_forward_rows_keyed": 4200, "tacit_backward_rows_keyed": 2800}
 BUTTERFLIES = 64  # of a thread in each kernel of 2^16: 16 values, 8 layers
 TRANSFORM_REGISTERS = 128
-OTHER_REGISTERS = {"tacit_key_product": 144}
+OTHER_REGISTERS = {"tacit_key_product": 112}
 USUAL_REGISTERS = 80
+# Accesses to local memory: none, but for a few around branches that share all registers.
+LOCAL = {"tacit_raise_columns": 8, "tacit_backward_rows_keyed": 6}
+MOST_LOCAL = 2
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +70,20 @@ def test_butterflies_stay_within_their_budget(cache: Path, nvrtc: Nvrtc) -> None
     both = _assembly(cache, nvrtc, 16, True)
     for name, budget in INTEGERS_2_16.items():
         assert integers[name].total / BUTTERFLIES <= budget, name
-        assert integers[name].local == 0, name
     for name, budget in DOUBLES_2_16.items():
         assert (both[name].total - integers[name].total) / BUTTERFLIES <= budget, name
-        assert both[name].local == 0, name
+
+
+def test_products_with_keys_stay_within_their_budget(cache: Path, nvrtc: Nvrtc) -> None:
+    both = _assembly(cache, nvrtc, 16, True)
+    for name, budget in KEYED_2_16.items():
+        assert both[name].total - both[name.removesuffix("_keyed")].total <= budget, name
+
+
+def test_kernels_keep_their_values_in_registers(cache: Path, nvrtc: Nvrtc) -> None:
+    for doubles in (False, True):
+        for name, made in _assembly(cache, nvrtc, 16, doubles).items():
+            assert made.local <= LOCAL.get(name, MOST_LOCAL), name
 
 
 def test_registers_leave_room_for_two_blocks(cache: Path, nvrtc: Nvrtc) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tacit.errors import (
 )
 from tacit.kernels.cuda.device import DriverDevice
 from tacit.kernels.cuda.driver import Driver
+from tacit.kernels.cuda.keys import CudaKeyTable
 from tacit.kernels.cuda.limb_kernels import CudaKernels
 from tacit.kernels.cuda.memory import DeviceArray
 from tacit.kernels.cuda.recorded import Recorded
@@ -112,7 +114,7 @@ def test_a_write_beyond_an_array_is_noticed(
     device.load(LOG_N, shim.image(LOG_N))
     x = cuda.upload(engines.over_q(3))
     short = DeviceArray(x.shape, device.block(x.nbytes))
-    arguments = cuda._over_q(x)
+    arguments = cuda.launches.over_q(x)
     from tacit.kernels.cuda.structures import Negate
 
     device.launch(
@@ -122,8 +124,8 @@ def test_a_write_beyond_an_array_is_noticed(
         device.synchronize()
 
 
-def _switched(cuda: CudaKernels, x: DeviceArray, table: object) -> Limbs:
-    return cuda.download(cuda.switch(x, table)[0])  # type: ignore[arg-type]
+def _switched(cuda: CudaKernels, x: DeviceArray, table: CudaKeyTable) -> Limbs:
+    return cuda.download(cuda.turned(x, [table], [cuda.galois(1)])[0])
 
 
 def test_keys_used_last_stay_on_the_device(shim: Shim, shim_driver: Driver) -> None:
@@ -145,19 +147,16 @@ def test_keys_used_last_stay_on_the_device(shim: Shim, shim_driver: Driver) -> N
     three = cuda.key_table([table.keys[0] for table in tables[:3]])
     batch = cuda.upload(engines.over_q(3, 1, 3))
     with pytest.raises(OutOfMemoryError, match="3 evaluation keys"):
-        cuda.switch(batch, three)
+        cuda.turned(batch, [three], [cuda.galois(1)])
     np.testing.assert_array_equal(_switched(cuda, x, tables[0]), wanted[0])
 
 
-def _product(cuda: CudaKernels, table: object):  # type: ignore[no-untyped-def]
+def _product(cuda: CudaKernels, table: CudaKeyTable):  # type: ignore[no-untyped-def]
     """Return a function of a ciphertext: its square, relinearised and rescaled."""
 
     def run(inputs):  # type: ignore[no-untyped-def]
         (a,) = inputs
-        product = cuda.tensor(a, a)
-        switched, _ = cuda.switch(cuda.part(product, 2), table)  # type: ignore[arg-type]
-        plus = (cuda.part(product, 0), cuda.part(product, 1))
-        return [cuda.rescale(cuda.mod_down(a.shape[1] - 1, switched, plus=plus))]
+        return [cuda.rescale(cuda.multiply(a, a, table))]
 
     return run
 
@@ -177,7 +176,7 @@ def test_recorded_work_repeats_with_other_inputs_and_keys(
         for table in (mine, theirs, mine):
             (wanted,) = _product(cuda, table)([a])
             before = device.launches
-            (found,) = recorded.launch([a], [table])
+            (found,) = recorded.launch([a], [table.keys])
             assert device.launches == before
             np.testing.assert_array_equal(cuda.download(found), cuda.download(wanted))
     held, _ = recorded.launch(inputs[:1])[0], recorded.launch(inputs[1:2])
@@ -185,9 +184,31 @@ def test_recorded_work_repeats_with_other_inputs_and_keys(
     np.testing.assert_array_equal(cuda.download(held), cuda.download(wanted))
     with pytest.raises(InternalError, match="other shapes"):
         recorded.launch([cuda.part(inputs[0], 0)])
-    with pytest.raises(InternalError, match="key tables"):
-        recorded.launch(inputs[:1], [cuda.key_table(keys)])
+    with pytest.raises(InternalError, match="keys for 1 tables"):
+        recorded.launch(inputs[:1], [keys])
     assert recorded.arena_bytes > 0
+    recorded.close()
+
+
+def test_words_that_recorded_work_uploads_stay_for_every_launch(
+    shim: Shim, shim_driver: Driver
+) -> None:
+    engines = make_engines(shim, shim_driver, "narrow")
+    device = DriverDevice(shim_driver)
+    cuda = CudaKernels(engines.params, device, shim.image(LOG_N))
+    x, constant = cuda.upload(engines.over_q(3)), engines.over_q(3)
+
+    def work(inputs: Sequence[DeviceArray]) -> list[DeviceArray]:
+        """Memory of sums before and after the upload must not be that of the words."""
+        total = cuda.negate(cuda.add(inputs[0], inputs[0]))
+        total = cuda.add(total, cuda.upload(constant))
+        return [cuda.negate(cuda.add(total, total))]
+
+    (wanted,) = work([x])
+    recorded = Recorded(cuda, device, work, [x])
+    for _ in range(3):
+        (found,) = recorded.launch([x])
+        np.testing.assert_array_equal(cuda.download(found), cuda.download(wanted))
     recorded.close()
 
 

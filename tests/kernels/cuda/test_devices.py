@@ -31,5 +31,5 @@ def test_cuda_without_a_gpu_is_an_error() -> None:
 
 @pytest.mark.usefixtures("no_gpu")
 def test_the_processor_takes_over_where_that_is_configured() -> None:
-    kernels = open_kernels(basis_params("narrow"), Device.CUDA_OR_CPU, threads=1)
+    kernels = open_kernels(basis_params("narrow"), Device.AUTO, threads=1)
     assert isinstance(kernels, CpuKernels)

@@ -27,9 +27,11 @@ def test_the_whole_script_runs_on_fibres(
     monkeypatch.setattr(sys, "argv", ["run_all", "--dry-run", "--out", str(out)])
     run_all.main()
     printed = capsys.readouterr().out
-    for workload in workloads(rehearsal()):
+    for workload in run_all.all_workloads(rehearsal(), None):
         assert f"{workload.name}: us" in printed
         assert f"{workload.name}: graph_us" in printed
+    assert "a small model, 3 clients, cpu engine: us" in printed
+    assert "a small model, 3 clients as a graph" in printed
     assert not out.exists()  # times of a simulation are no results
 
 

@@ -9,42 +9,16 @@ import pytest
 
 from tacit.errors import CircuitError, InternalError, ParameterError
 from tacit.kernels import elementwise, encode
-from tacit.kernels.automorphism import apply, automorphism
-from tacit.kernels.basis import mod_down, mod_up
 from tacit.kernels.cuda.driver import Driver
 from tacit.kernels.cuda.memory import DeviceArray
-from tacit.kernels.cuda.shim import Shim, ShimControl
+from tacit.kernels.cuda.shim import Shim
 from tacit.kernels.cuda.structures import MOST_TERMS
-from tacit.kernels.cuda.transforms import Form
-from tacit.kernels.keyswitch import key_product
 from tacit.kernels.rescale import rescale
-from tests.kernels.cuda.engines import BASES, Engines, entry, make_engines
+from tests.kernels.cuda.engines import Engines, entry, make_engines
+from tests.kernels.cuda.oracle import divided, with_sums
 from tests.kernels.residues import Limbs
 
-ELEMENTS = (3, 5, 77, 255)
 BATCH = 3
-# Every basis in one form, two of them in every form and arithmetic.
-VARIANTS = [
-    *[(name, Form.WHOLE, True) for name in BASES],
-    ("wide-first", Form.TILED, True),
-    ("narrow-specials", Form.TILED, True),
-    ("wide-first", Form.WHOLE, False),
-    ("narrow-specials", Form.TILED, False),
-]
-
-
-def _variant_id(variant: tuple[str, Form, bool]) -> str:
-    name, form, doubles = variant
-    return f"{name}-{form.value}-{'doubles' if doubles else 'integers'}"
-
-
-@pytest.fixture(params=VARIANTS, ids=_variant_id)
-def engines(
-    request: pytest.FixtureRequest, shim: Shim, shim_driver: Driver, control: ShimControl
-) -> Engines:
-    control.device(multiprocessors=8)  # blocks serve one entry in some launches, several in others
-    name, form, doubles = request.param
-    return make_engines(shim, shim_driver, name, form=form, doubles=doubles)
 
 
 def _empty(*shape: int) -> Limbs:
@@ -103,14 +77,6 @@ def test_products_with_constants_and_sums_with_plaintexts(engines: Engines) -> N
             _check(
                 engines, found, [np.stack([f, u[1]]) for f, u in zip(first, entries, strict=True)]
             )
-
-
-def test_products_of_ciphertexts(engines: Engines) -> None:
-    cuda, ring = engines.cuda, engines.ring
-    for level in _levels(engines):
-        a, b = (engines.over_q(level, batch=BATCH) for _ in range(2))
-        wanted = [elementwise.tensor(ring, entry(a, i), entry(b, i)) for i in range(BATCH)]
-        _check(engines, cuda.tensor(cuda.upload(a), cuda.upload(b)), wanted)
 
 
 @pytest.mark.parametrize("extended", [False, True])
@@ -181,126 +147,25 @@ def test_rescaling(engines: Engines) -> None:
             _check(engines, cuda.rescale(cuda.upload(a)), wanted)
 
 
-def test_trimmed_keys_have_all_that_lower_levels_read(engines: Engines) -> None:
-    cuda, top = engines.cuda, engines.params.depth
-    key, special = engines.key(), range(engines.full, len(engines.ring.moduli))
-    whole = cuda.upload_key(key)
-    for held in sorted({0, top // 2, top}):
-        digits = engines.basis(held).digits
-        small = np.ascontiguousarray(key[:, :digits, [*range(held + 1), *special]])
-        trimmed = cuda.upload_key(small)
-        assert trimmed.nbytes == small.nbytes
-        for level in sorted({0, held // 2, held}):
-            x = cuda.upload(engines.over_q(level, 1, BATCH))
-            wanted, _ = cuda.switch(x, cuda.key_table([whole] * BATCH))
-            found, _ = cuda.switch(x, cuda.key_table([trimmed] * BATCH))
-            np.testing.assert_array_equal(cuda.download(found), cuda.download(wanted))
-        if held < top:
-            above = cuda.upload(engines.over_q(held + 1, 1))
-            with pytest.raises(InternalError, match="limbs of Q"):
-                cuda.switch(above, cuda.key_table([trimmed]))
-            with pytest.raises(InternalError, match="one shape"):
-                cuda.key_table([trimmed, whole])
-
-
-def test_key_switching(engines: Engines) -> None:
-    """Each entry of the batch with the key of its owner; two entries share one."""
-    cuda, n = engines.cuda, engines.params.n
-    keys = [engines.key() for _ in range(2)]
-    uploaded = [cuda.upload_key(key) for key in keys]
-    owners = (0, 1, 1)
-    table = cuda.key_table([uploaded[owner] for owner in owners])
-    for level in _levels(engines):
-        basis = engines.basis(level)
-        a = engines.over_q(level, 1, BATCH)
-        x = cuda.upload(a)
-        digits = cuda.mod_up(x)
-        found, made = cuda.switch(x, table)
-        np.testing.assert_array_equal(
-            cuda.download(cuda.key_product(x, digits, table)), cuda.download(found)
-        )
-        extended, wanted = cuda.download(made), []
-        for i, owner in enumerate(owners):
-            expected = np.zeros((basis.digits, basis.rows, n), dtype=np.uint64)
-            product, source = _empty(2, basis.rows, n), entry(a, i)[0]
-            mod_up(basis, source, expected, _empty(basis.limbs, n))
-            key_product(basis, source, expected, keys[owner], product)
-            wanted.append(product)
-            for digit in range(basis.digits):
-                owned = range(digit * basis.alpha, min((digit + 1) * basis.alpha, basis.limbs))
-                others = [r for r in range(basis.rows) if r not in owned]
-                np.testing.assert_array_equal(extended[digit, others, i], expected[digit, others])
-        _check(engines, found, wanted)
-
-
 def test_division_by_p_with_everything_that_may_be_added(engines: Engines) -> None:
     cuda = engines.cuda
     for level in _levels(engines):
-        basis = engines.basis(level)
         x = engines.over_qp(level, 2, BATCH)
         plus = engines.over_q(level, 1, BATCH)
         shared = engines.over_q(engines.params.depth, 1)
-        for element in (1, *ELEMENTS[:2]):
-            moved = None if element == 1 else cuda.galois(element)
-            plain = cuda.mod_down(level, cuda.upload(x), moved=moved)
-            full = cuda.mod_down(
-                *(level, cuda.upload(x)),
-                plus=(cuda.upload(plus), None),
-                moved=moved,
-                shared=cuda.upload(shared),
-            )
-            wanted, sums = [], []
-            for i in range(BATCH):
-                divided = _divided(engines, basis.limbs, entry(x, i), element)
-                added = _moved(engines, entry(plus, i)[0], element)
-                common = shared[0, : basis.limbs, 0].copy()
-                first = elementwise.add(engines.ring, divided[0], added)
-                both = [elementwise.add(engines.ring, part, common) for part in (first, divided[1])]
-                wanted.append(divided)
-                sums.append(np.stack(both))
-            _check(engines, plain, wanted)
-            _check(engines, full, sums)
-
-
-def _divided(engines: Engines, limbs: int, x: Limbs, element: int) -> Limbs:
-    basis, n = engines.basis(limbs - 1), engines.params.n
-    mods = np.tile(basis.mods, 2)
-    source = (
-        x.copy()
-        if element == 1
-        else apply(engines.ring, automorphism(engines.ring, element), x, mods)
-    )
-    out = _empty(2, limbs, n)
-    mod_down(basis, source, (None, None), out)
-    return out
-
-
-def _moved(engines: Engines, a: Limbs, element: int) -> Limbs:
-    if element == 1:
-        return a
-    return apply(engines.ring, automorphism(engines.ring, element), a)
-
-
-def test_automorphisms(engines: Engines) -> None:
-    cuda, ring, level = engines.cuda, engines.ring, engines.params.depth
-    basis = engines.basis(level)
-    mods = np.tile(basis.mods, 2)
-    for element in ELEMENTS:
-        moved, table = cuda.galois(element), automorphism(ring, element)
-        a = engines.over_qp(level, 2, BATCH)
-        for plus in (None, engines.over_q(level, 1, BATCH), engines.over_qp(level, 1, BATCH)):
-            added = None if plus is None else cuda.upload(plus)
-            into = engines.over_qp(level, 2, BATCH)
-            wanted, sums = [], []
-            for i in range(BATCH):
-                other = None if plus is None else entry(plus, i)[0]
-                wanted.append(apply(ring, table, entry(a, i), mods, plus=other))
-                sums.append(elementwise.add(ring, wanted[-1], entry(into, i), mods))
-            x = cuda.upload(a)
-            _check(engines, cuda.automorphism(level, x, moved, plus=added), wanted)
-            target = cuda.upload(into)
-            cuda.automorphism(level, x, moved, plus=added, into=target)
-            _check(engines, target, sums)
+        plain = cuda.mod_down(level, cuda.upload(x))
+        full = cuda.mod_down(
+            *(level, cuda.upload(x)),
+            plus=(cuda.upload(plus), None),
+            shared=cuda.upload(shared),
+        )
+        wanted = [divided(engines, entry(x, i), 1) for i in range(BATCH)]
+        _check(engines, plain, wanted)
+        sums = [
+            with_sums(engines, found, entry(plus, i)[0], shared[0, : level + 1, 0].copy())
+            for i, found in enumerate(wanted)
+        ]
+        _check(engines, full, sums)
 
 
 def test_products_with_p(engines: Engines) -> None:
@@ -315,6 +180,16 @@ def test_products_with_p(engines: Engines) -> None:
                 target[: basis.limbs] = elementwise.scale(ring, part, basis.p_product)
             wanted.append(out)
         _check(engines, cuda.times_p(cuda.upload(a)), wanted)
+
+
+def test_complex_slots_are_encoded_as_on_the_cpu(engines: Engines) -> None:
+    angles = engines.rng.uniform(0, 2 * np.pi, engines.params.slots)
+    slots = np.exp(1j * angles)
+    level, transform = engines.params.depth, encode.SlotTransform(engines.params.log_n)
+    coefficients = transform.coefficients(slots)
+    wanted = encode.encode(engines.ring, coefficients, 2.0**55, None, level + 1)
+    found = engines.cuda.encode(slots, 2.0**55, level)
+    _check(engines, found, [wanted[None]])
 
 
 @pytest.mark.parametrize("log_scale", [0, 20, 55, 62, 70, 300, 900])
@@ -358,8 +233,9 @@ def test_shapes_that_do_not_fit_are_refused(one: Engines) -> None:
         cuda.add(a, b)
     with pytest.raises(InternalError, match="does not fit"):
         cuda.add_plain(a, cuda.upload(one.over_q(1, 1)))
+    table, one_turn = cuda.key_table([key]), [cuda.galois(5)]
     with pytest.raises(InternalError, match="two ciphertexts"):
-        cuda.tensor(a, b)
+        cuda.multiply(a, b, table)
     with pytest.raises(InternalError, match="does not fit"):
         cuda.join([a, b])
     with pytest.raises(InternalError, match="does not give"):
@@ -369,10 +245,16 @@ def test_shapes_that_do_not_fit_are_refused(one: Engines) -> None:
     with pytest.raises(InternalError, match="key of shape"):
         cuda.upload_key(one.over_q(2))
     with pytest.raises(InternalError, match="keys"):
-        cuda.switch(cuda.part(a, 0), cuda.key_table([key, key]))
+        cuda.turned(cuda.part(a, 0), [cuda.key_table([key, key])], one_turn)
+    with pytest.raises(InternalError, match="keys for batches"):
+        cuda.switch_down(cuda.part(a, 0), [table, table], one_turn)
+    with pytest.raises(InternalError, match="digits"):
+        cuda.switch_down(a, [table], one_turn)
+    with pytest.raises(InternalError, match="over QP expected"):
+        cuda.turned(cuda.part(a, 0), [table], one_turn, into=a)
+    with pytest.raises(InternalError, match="no sparse secret"):
+        cuda.to_sparse(a, table)
     with pytest.raises(InternalError, match="over QP"):
         cuda.mod_down(2, a)
-    with pytest.raises(InternalError, match="over QP"):
-        cuda.automorphism(2, a, cuda.galois(5))
     with pytest.raises(InternalError, match="weights"):
         cuda.combine([a], cuda.upload(np.zeros((1, 1, 1), dtype=np.uint64)))

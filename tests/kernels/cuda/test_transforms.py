@@ -47,7 +47,7 @@ def _check(shim: Shim, driver: Driver, log_n: int, form: Form, doubles: bool) ->
     moduli, n = params.moduli, params.n
     inputs = _inputs(moduli, n)
     joined = kernels.upload(np.stack(inputs, axis=1)[None])
-    level = kernels._levels[-1]
+    level = kernels.launches.levels[-1]
     kernels.transforms.forward(level.forward(extended=False), joined, len(inputs))
     ring = Ring(log_n, moduli)
     for index, coefficients in enumerate(inputs):
@@ -55,7 +55,7 @@ def _check(shim: Shim, driver: Driver, log_n: int, form: Form, doubles: bool) ->
         ntt.forward(ring, wanted)
         np.testing.assert_array_equal(kernels.download(joined)[0, :, index], wanted)
     rows = [Row(i, i, i, factor=1) for i in range(len(moduli))]
-    table = row_table(device, kernels._ring, rows)
+    table = row_table(device, kernels.launches.ring, rows)
     kernels.transforms.backward(table, joined, joined, len(inputs))
     np.testing.assert_array_equal(kernels.download(joined)[0], np.stack(inputs, axis=1))
 

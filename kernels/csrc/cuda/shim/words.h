@@ -1,5 +1,6 @@
 // CUDA's words for g++: the kernels run on a processor, unmodified, one fibre per thread.
 #pragma once
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
