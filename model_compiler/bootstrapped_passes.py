@@ -128,7 +128,9 @@ def _lower(state: State) -> State:
         raise ParameterError("bootstrapped models have no batch plan: ask for the latency plan")
     most = float("inf") if options.max_key_mb is None else options.max_key_mb * 1e6
     params, stages = known(state.choice).params, known(state.stages)
-    target = Target(params, state.times, most, state.maps, stages)
+    target = Target(
+        params, state.times, most, state.maps, stages=stages, spare_row=options.known_answer
+    )
     latency = latency_plan(graph, target)
     plans = {"latency": latency} if "latency" in asked else {}
     reasons = {"latency": latency.reason, "batch": "a bootstrap for every element takes too long"}

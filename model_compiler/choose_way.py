@@ -14,6 +14,7 @@ from tacit.errors import ParameterError
 from tacit.model_compiler.bootstrapped_passes import BOOTSTRAPPED_PASSES
 from tacit.model_compiler.compile_state import Pass, State, known
 from tacit.model_compiler.graph import Graph, Node
+from tacit.model_compiler.leveled_bound import polynomial_seconds
 from tacit.model_compiler.leveled_passes import LEVELED_PASSES
 from tacit.model_compiler.lowering.depths import is_refreshing, latency_cost
 from tacit.params import MAX_LOG_QP_128
@@ -72,17 +73,39 @@ def _longest_path(graph: Graph, cost: Callable[[Node], int]) -> int:
 
 
 def _faster(state: State, run: Run, least_seconds: float) -> State:
+    """Make the circuit that is likely to be faster, and the other one if it can be better."""
+    begun = run(state, LEVELED_PASSES[:1])
+    bound = polynomial_seconds(known(begun.graph), state.times)
+    if least_seconds == 0.0 or bound <= least_seconds:
+        return _leveled_first(state, begun, run, least_seconds)
+    try:
+        bootstrapped = run(state, BOOTSTRAPPED_PASSES)
+    except ParameterError as error:
+        leveled = run(begun, LEVELED_PASSES[1:])
+        return _said(leveled, f"bootstraps are not feasible: {error}")
+    seconds = _seconds(bootstrapped)
+    if seconds <= bound and known(bootstrapped.approximated).within_budget:
+        times = "too deep" if bound == float("inf") else f"at least {bound:.3g} s"
+        return _said(bootstrapped, f"{seconds:.3g} s; without bootstraps {times}")
+    try:
+        leveled = run(begun, LEVELED_PASSES[1:])
+    except ParameterError as error:
+        return _said(bootstrapped, f"without bootstraps: {error}")
+    return _better(leveled, bootstrapped)
+
+
+def _leveled_first(state: State, begun: State, run: Run, least_seconds: float) -> State:
     """Make the leveled circuit, and the bootstrapped one if it can be better."""
     leveled: State | None = None
     refused = ""
     try:
-        leveled = run(state, LEVELED_PASSES)
+        leveled = run(begun, LEVELED_PASSES[1:])
     except ParameterError as error:
         refused = str(error)
+    if leveled is not None and least_seconds == 0.0:
+        return _said(leveled, "no activation needs a bootstrap")
     if leveled is not None and known(leveled.approximated).within_budget:
         seconds = _seconds(leveled)
-        if least_seconds == 0.0:
-            return _said(leveled, "no activation needs a bootstrap")
         if seconds <= least_seconds:
             return _said(leveled, f"{seconds:.3g} s without bootstraps, and none is as fast")
     try:

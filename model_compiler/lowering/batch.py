@@ -11,7 +11,11 @@ from tacit.errors import CircuitError
 from tacit.layout import Layout
 from tacit.model_compiler.builder import CircuitBuilder
 from tacit.model_compiler.graph import Affine, Graph, Polynomial, Product
-from tacit.model_compiler.lowering.depths import batch_cost, required_levels
+from tacit.model_compiler.lowering.depths import (
+    batch_cost,
+    refuse_activations,
+    required_levels,
+)
 from tacit.model_compiler.lowering.elementwise import (
     Values,
     lower_polynomial,
@@ -31,6 +35,7 @@ def lower_batch(graph: Graph, slots: int) -> Lowered:
     Raises:
         CircuitError: the graph holds an Activation node.
     """
+    refuse_activations(graph)
     builder = CircuitBuilder(slots)
     levels = required_levels(graph, batch_cost)
     values: dict[str, Values] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tacit.decompose import chebyshev_depth
+from tacit.errors import CircuitError
 from tacit.model_compiler.graph import Activation, Affine, Fourier, Graph, Node, Polynomial
 from tacit.model_compiler.lowering.matrices import has_only_unit_entries, is_signs, scalars_of
 
@@ -63,6 +64,19 @@ def output_level(graph: Graph) -> int:
     """Return the level of a graph's outputs."""
     bootstraps = any(isinstance(node, Fourier) for node in graph.nodes)
     return BOOTSTRAPPED_OUTPUT_LEVEL if bootstraps else 0
+
+
+def refuse_activations(graph: Graph) -> None:
+    """Return if every activation has been replaced.
+
+    Raises:
+        CircuitError: one has not.
+    """
+    for node in graph.nodes:
+        if isinstance(node, Activation):
+            raise CircuitError(
+                f"cannot lower an Activation ({node.output!r}): approximate and scale it first"
+            )
 
 
 def is_refreshing(node: Node) -> bool:

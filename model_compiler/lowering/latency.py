@@ -23,7 +23,7 @@ from tacit.model_compiler.bsgs import (
     to_diagonals,
 )
 from tacit.model_compiler.builder import CircuitBuilder, without_negligible
-from tacit.model_compiler.graph import Activation, Affine, Fourier, Graph, Polynomial, Product
+from tacit.model_compiler.graph import Affine, Fourier, Graph, Polynomial, Product
 from tacit.model_compiler.lowering.arrangement import Arrangement, power_of_two_above
 from tacit.model_compiler.lowering.choose_orders import (
     Prices,
@@ -33,6 +33,7 @@ from tacit.model_compiler.lowering.choose_orders import (
 from tacit.model_compiler.lowering.depths import (
     latency_cost,
     output_level,
+    refuse_activations,
     required_levels,
 )
 from tacit.model_compiler.lowering.elementwise import (
@@ -129,9 +130,7 @@ class _Latency:
         maps: LinearMaps,
         stages: Stages,
     ) -> None:
-        left = [node.output for node in graph.nodes if isinstance(node, Activation)]
-        if left:
-            raise CircuitError(f"cannot lower activations {left}: approximate and scale them first")
+        refuse_activations(graph)
         self._graph = graph
         self._batch = slots // cells
         self._cells = cells

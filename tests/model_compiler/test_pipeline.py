@@ -257,7 +257,11 @@ def test_an_accuracy_out_of_reach_takes_the_best_bargain_and_warns(tmp_path: Pat
     """Degree 127 everywhere would need 33 levels: no ring has them."""
     model = _perceptron((6, 8, 8, 8, 8, 2), ("Relu", "Relu", "Relu", "Relu", ""))
     options = CompileOptions(
-        calibration=_rows(300, 6), accuracy=1e-6, precision_bits=12, plans=("latency",)
+        calibration=_rows(300, 6),
+        accuracy=1e-6,
+        precision_bits=12,
+        plans=("latency",),
+        bootstrap="never",
     )
     artifact = compile_model(model, tmp_path, options=options)
     facts = _approximation(artifact)

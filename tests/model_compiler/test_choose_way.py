@@ -1,0 +1,88 @@
+"""Leveled or bootstrapped: what is chosen, and why the report says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from tacit.circuit import Op
+from tacit.errors import ParameterError
+from tacit.model_compiler import CompileOptions, compile_model
+from tacit.model_compiler.choose_way import least_depth, sequential_activations
+from tacit.model_compiler.graph import Activation, Graph, Node, Polynomial
+from tacit.model_compiler.leveled_bound import polynomial_seconds
+from tacit.model_compiler.op_times import reference_times
+from tacit.params import MAX_LOG_QP_128, SecretDistribution
+from tests.model_compiler.onnx_models import build
+
+SIZE = 4
+
+
+def _chain(activations: int, function: str = "Tanh") -> onnx.ModelProto:
+    generator = np.random.default_rng(activations)
+    lines, constants, tensor = [], {}, "X"
+    for index in range(activations):
+        name = f"W{index}"
+        constants[name] = generator.normal(size=(SIZE, SIZE)) / np.sqrt(SIZE)
+        written = "Y" if index == activations - 1 else f"a{index}"
+        lines += [f"m{index} = MatMul({tensor}, {name})", f"{written} = {function}(m{index})"]
+        tensor = written
+    return build("\n".join(lines), {"X": (SIZE,)}, constants)
+
+
+def _options(bootstrap: str = "auto") -> CompileOptions:
+    rows = np.random.default_rng(0).uniform(-1.0, 1.0, (64, SIZE))
+    # The client's part would take the last activation.
+    return CompileOptions(
+        calibration=rows, bootstrap=bootstrap, plans=("latency",), keep_on_server=True
+    )
+
+
+def test_a_shallow_network_stays_leveled(tmp_path: Path) -> None:
+    made = compile_model(_chain(1), tmp_path, options=_options())
+    assert not made.circuits["latency"].bootstraps
+    facts = made.report["bootstraps"]
+    assert isinstance(facts, dict)
+    assert "none is as fast" in facts["reason"]
+
+
+@pytest.mark.slow
+def test_a_network_too_deep_for_levels_bootstraps_at_128_bits(tmp_path: Path) -> None:
+    made = compile_model(_chain(25), tmp_path, options=_options())
+    params = made.signature.params
+    nodes = made.circuits["latency"].nodes
+    assert sum(node.op is Op.BOOTSTRAP for node in nodes) == 25
+    assert params.secret is SecretDistribution.SPARSE_ENCAPSULATED
+    assert params.log_qp <= MAX_LOG_QP_128[params.log_n] - 2.0
+    facts = made.report["bootstraps"]
+    assert isinstance(facts, dict)
+    assert "levels" in facts["reason"]
+
+
+def test_an_unknown_way_is_refused() -> None:
+    with pytest.raises(ParameterError, match="'auto', 'never', 'always'"):
+        CompileOptions(bootstrap="perhaps")
+
+
+def test_depth_and_activations_are_counted_along_the_longest_path() -> None:
+    nodes: list[Node] = [Activation(f"t{i + 1}", f"t{i}", "tanh", (), "t") for i in range(4)]
+    nodes.append(Activation("y", "t1", "polynomial", (0.0, 0.0, 1.0), "square"))
+    names = ["t0", *(node.output for node in nodes)]
+    graph = Graph("g", ("t0",), ("t4", "y"), dict.fromkeys(names, (SIZE,)), tuple(nodes))
+    assert sequential_activations(graph) == 4
+    assert least_depth(graph) == 12
+
+
+def test_no_ring_is_deep_enough_for_a_long_chain_of_polynomials() -> None:
+    coefficients = np.ones(16)
+    nodes = [Polynomial(f"t{i + 1}", f"t{i}", coefficients, 0.0, 1.0, "p") for i in range(30)]
+    names = ["t0", *(node.output for node in nodes)]
+    times = reference_times()
+    graph = Graph("g", ("t0",), ("t30",), dict.fromkeys(names, (SIZE,)), tuple(nodes))
+    assert polynomial_seconds(graph, times) == np.inf
+    some = Graph("g", ("t0",), ("t2",), dict.fromkeys(names[:3], (SIZE,)), tuple(nodes[:2]))
+    one = Graph("g", ("t0",), ("t1",), dict.fromkeys(names[:2], (SIZE,)), tuple(nodes[:1]))
+    assert 0.0 < polynomial_seconds(one, times) < polynomial_seconds(some, times) < np.inf
