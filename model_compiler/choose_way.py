@@ -17,6 +17,7 @@ from tacit.model_compiler.graph import Graph, Node
 from tacit.model_compiler.leveled_bound import polynomial_seconds
 from tacit.model_compiler.leveled_passes import LEVELED_PASSES
 from tacit.model_compiler.lowering.depths import is_refreshing, latency_cost
+from tacit.model_compiler.lowering.latency import LinearMaps
 from tacit.params import MAX_LOG_QP_128
 
 Run = Callable[[State, Sequence[tuple[str, Pass]]], State]
@@ -43,12 +44,17 @@ def choose_way(state: State, run: Run) -> State:
     if asked == "never":
         return _said(run(state, LEVELED_PASSES), "as asked for")
     if asked == "always":
-        return _said(run(state, BOOTSTRAPPED_PASSES), "as asked for")
+        return _said(_bootstrapped(state, run), "as asked for")
     least, most = least_depth(graph), MAX_LOG_QP_128[_LARGEST_RING] // _SMALLEST_SCALE
     if least > most:
         reason = f"without bootstraps the model takes {least} levels, at most {most} are secure"
-        return _said(run(state, BOOTSTRAPPED_PASSES), reason)
+        return _said(_bootstrapped(state, run), reason)
     return _faster(state, run, sequential_activations(graph) * _LEAST_BOOTSTRAP_SECONDS)
+
+
+def _bootstrapped(state: State, run: Run) -> State:
+    """Run that way's passes; what the other way found out about its maps is of another graph."""
+    return run(replace(state, maps=LinearMaps()), BOOTSTRAPPED_PASSES)
 
 
 def least_depth(graph: Graph) -> int:
@@ -79,7 +85,7 @@ def _faster(state: State, run: Run, least_seconds: float) -> State:
     if least_seconds == 0.0 or bound <= least_seconds:
         return _leveled_first(state, begun, run, least_seconds)
     try:
-        bootstrapped = run(state, BOOTSTRAPPED_PASSES)
+        bootstrapped = _bootstrapped(state, run)
     except ParameterError as error:
         leveled = run(begun, LEVELED_PASSES[1:])
         return _said(leveled, f"bootstraps are not feasible: {error}")
@@ -109,7 +115,7 @@ def _leveled_first(state: State, begun: State, run: Run, least_seconds: float) -
         if seconds <= least_seconds:
             return _said(leveled, f"{seconds:.3g} s without bootstraps, and none is as fast")
     try:
-        bootstrapped = run(state, BOOTSTRAPPED_PASSES)
+        bootstrapped = _bootstrapped(state, run)
     except ParameterError as error:
         if leveled is None:
             raise ParameterError(

@@ -184,8 +184,6 @@ def clip(call: Call) -> list[Value]:
     if low is None and high is None:
         return [value]
     if low is not None and high is not None:
-        if low > high:
-            call.reject(f"min {low} is above max {high}")
         return _function(call, "clip", low, high)
     bound, sign = (low, 1.0) if low is not None else (high, -1.0)
     edge = float(bound if bound is not None else 0.0)
@@ -206,7 +204,10 @@ def clip_bounds(call: Call) -> tuple[float | None, float | None]:
             bound = float(call.constant(position, f"the bound {name}").item())
         usable = isinstance(bound, (int, float)) and abs(bound) < UNBOUNDED
         bounds.append(float(bound) if usable and isinstance(bound, (int, float)) else None)
-    return bounds[0], bounds[1]
+    low, high = bounds
+    if low is not None and high is not None and low > high:
+        call.reject(f"min {low} is above max {high}")
+    return low, high
 
 
 def _plain(name: str) -> Callable[[Call], list[Value]]:

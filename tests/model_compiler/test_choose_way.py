@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 from tacit.circuit import Op
 from tacit.errors import ParameterError
 from tacit.model_compiler import CompileOptions, compile_model
-from tacit.model_compiler.choose_way import least_depth, sequential_activations
+from tacit.model_compiler.bootstrapped_passes import BOOTSTRAPPED_PASSES
+from tacit.model_compiler.choose_way import choose_way, least_depth, sequential_activations
+from tacit.model_compiler.compile_state import Pass, State
 from tacit.model_compiler.graph import Activation, Graph, Node, Polynomial
 from tacit.model_compiler.leveled_bound import polynomial_seconds
 from tacit.model_compiler.op_times import reference_times
@@ -60,6 +63,23 @@ def test_a_network_too_deep_for_levels_bootstraps_at_128_bits(tmp_path: Path) ->
     facts = made.report["bootstraps"]
     assert isinstance(facts, dict)
     assert "levels" in facts["reason"]
+
+
+def test_what_one_way_found_out_about_its_maps_is_not_for_the_other() -> None:
+    node = Activation("y", "x", "tanh", (), "t")
+    graph = Graph("g", ("x",), ("y",), dict.fromkeys("xy", (SIZE,)), (node,))
+    state = State(b"", CompileOptions(), reference_times(), graph=graph)
+    seen = []
+
+    def run(given: State, passes: Sequence[tuple[str, Pass]]) -> State:
+        seen.append(given.maps)
+        if passes is not BOOTSTRAPPED_PASSES and len(passes) > 1:
+            raise ParameterError("too deep")
+        return given
+
+    assert "too deep" in choose_way(state, run).way
+    assert seen[0] is seen[1] is state.maps
+    assert seen[2] is not state.maps
 
 
 def test_an_unknown_way_is_refused() -> None:

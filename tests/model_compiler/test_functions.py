@@ -45,6 +45,7 @@ ONNX: dict[str, tuple[str, dict[str, float | str]]] = {
     "gelu_tanh": ("Gelu", {"approximate": "tanh"}),
     "hard_sigmoid": ("HardSigmoid", {"alpha": 0.2, "beta": 0.5}),
     "hard_swish": ("HardSwish", {}),
+    "identity": ("Identity", {}),
     "leaky_relu": ("LeakyRelu", {"alpha": 0.1}),
     "log": ("Log", {}),
     "mish": ("Mish", {}),
