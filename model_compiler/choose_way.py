@@ -128,14 +128,21 @@ def _leveled_first(state: State, begun: State, run: Run, least_seconds: float) -
 
 
 def _better(leveled: State, bootstrapped: State) -> State:
-    first, second = known(leveled.approximated), known(bootstrapped.approximated)
+    """Keep the faster circuit of two that are accurate enough, else the more accurate one."""
     times = (
         f"{_seconds(leveled):.3g} s without bootstraps, {_seconds(bootstrapped):.3g} s with them"
     )
-    if first.within_budget != second.within_budget:
-        chosen = leveled if first.within_budget else bootstrapped
-        return _said(chosen, f"only this way keeps the accuracy asked for ({times})")
+    excess = [_excess(leveled), _excess(bootstrapped)]
+    if max(excess) > 1.0:
+        chosen = leveled if excess[0] < excess[1] else bootstrapped
+        return _said(chosen, f"this way is closer to the accuracy asked for ({times})")
     return _said(min(leveled, bootstrapped, key=_seconds), times)
+
+
+def _excess(state: State) -> float:
+    """Return the error found as a multiple of what the accuracy asked for allows."""
+    found = known(state.approximated)
+    return found.budget.excess(found.score)
 
 
 def _seconds(state: State) -> float:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,10 +17,12 @@ from tacit.errors import ParameterError
 from tacit.model_compiler import CompileOptions, compile_model
 from tacit.model_compiler.bootstrapped_passes import BOOTSTRAPPED_PASSES
 from tacit.model_compiler.choose_way import choose_way, least_depth, sequential_activations
-from tacit.model_compiler.compile_state import Pass, State
+from tacit.model_compiler.compile_state import Pass, State, known
 from tacit.model_compiler.graph import Activation, Graph, Node, Polynomial
 from tacit.model_compiler.leveled_bound import polynomial_seconds
 from tacit.model_compiler.op_times import reference_times
+from tacit.model_compiler.passes.approximate import Approximated
+from tacit.model_compiler.passes.score import Budget, Score
 from tacit.params import MAX_LOG_QP_128, SecretDistribution
 from tests.model_compiler.onnx_models import build
 
@@ -80,6 +85,28 @@ def test_what_one_way_found_out_about_its_maps_is_not_for_the_other() -> None:
     assert "too deep" in choose_way(state, run).way
     assert seen[0] is seen[1] is state.maps
     assert seen[2] is not state.maps
+
+
+@pytest.mark.parametrize(
+    ("leveled", "bootstrapped", "expected"),
+    [((0.002, 1.0), (0.001, 3.0), 0.002), ((0.2, 1.0), (0.007, 9.0), 0.007)],
+    ids=["both are accurate: the faster", "neither is: the closer one"],
+)
+def test_accuracy_comes_before_time(
+    leveled: tuple[float, float], bootstrapped: tuple[float, float], expected: float
+) -> None:
+    node = Activation("y", "x", "tanh", (), "t")
+    graph = Graph("g", ("x",), ("y",), dict.fromkeys("xy", (SIZE,)), (node,))
+
+    def run(given: State, passes: Sequence[tuple[str, Pass]]) -> State:
+        error, seconds = bootstrapped if passes is BOOTSTRAPPED_PASSES else leveled
+        score = Score(error, error, 1.0, 0.0)
+        plan: Any = SimpleNamespace(prediction=SimpleNamespace(seconds=seconds))
+        found = Approximated(graph, (), score, Budget(0.006))
+        return replace(given, approximated=found, plans={"latency": plan})
+
+    state = State(b"", CompileOptions(), reference_times(), graph=graph)
+    assert known(choose_way(state, run).approximated).score.rms == expected
 
 
 def test_an_unknown_way_is_refused() -> None:
