@@ -188,7 +188,9 @@ def choose_bootstrap(
     for log_n, first, last in product(log_ns, STAGES, STAGES):
         plan = Bootstrap("series", usable_levels + first, log_n - 1, first, last)
         try:
-            params = _fewest_digits(log_n, plan, degree, log_scale, secret, security)
+            params = parameters_for(
+                log_n, plan, degree, log_scale, secret=secret, security=security
+            )
         except SecurityError:
             continue
         choice = priced_bootstrap(params, plan, degree, times)
@@ -218,7 +220,7 @@ def bootstrapped_params(
     """
     for log_scale in range(_LARGEST_SCALE, _SMALLEST_SCALE - 1, -1):
         try:
-            return _fewest_digits(log_n, plan, degree, log_scale, secret, security)
+            return parameters_for(log_n, plan, degree, log_scale, secret=secret, security=security)
         except SecurityError:
             continue
     raise SecurityError(
@@ -250,6 +252,9 @@ def parameters_for(
 ) -> CryptoParams:
     """Return parameters with a scale of so many bits and the fewest digits.
 
+    The first modulus has one bit more than the scale: OpenFHE's functional bootstrap wants it so,
+    and a larger one would lose precision.
+
     Args:
         log_n: log2 of the ring dimension.
         plan: the bootstrap with the highest level.
@@ -276,22 +281,6 @@ def priced_bootstrap(
     """
     prediction = predict(_alone(params, plan, degree), params, times)
     return BootstrapChoice(params, plan, prediction.seconds, prediction.key_bytes)
-
-
-def _fewest_digits(
-    log_n: int,
-    plan: Bootstrap,
-    degree: int,
-    log_scale: int,
-    secret: SecretDistribution,
-    security: Security,
-) -> CryptoParams:
-    """Choose dnum; the first modulus has one bit more than the scale.
-
-    OpenFHE's functional bootstrap wants it so, and a larger one would lose precision.
-    """
-    depth = _depth(log_n, plan, degree, log_scale, secret)
-    return _secure(log_n, depth, log_scale, secret, security)
 
 
 @lru_cache(maxsize=256)
