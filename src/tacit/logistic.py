@@ -8,8 +8,10 @@ degree around 1/2, the least-squares fit on [-8, 8].
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,7 @@ Floats = NDArray[np.float64]
 
 CLIP = 4.0
 ROW_SCALE = 4.0
+"""Signed rows, times `row_factor`, are stored divided by it; the step length makes up for it."""
 SIGMOID_RANGE = 8.0
 _POINTS = 2001
 
@@ -38,14 +41,16 @@ def momenta(iterations: int) -> tuple[float, ...]:
 
 
 @lru_cache
-def odd_sigmoid(degree: int) -> dict[int, float]:
-    """Return a_p of sigmoid(x) = 1/2 + sum of a_p x^p over odd p, fitted on [-8, 8]."""
+def odd_sigmoid(degree: int) -> Mapping[int, float]:
+    """Return a_p of sigmoid(x) = 1/2 + sum of a_p x^p over odd p, fitted on [-8, 8]; read-only."""
     powers = range(1, degree + 1, 2)
     x = np.linspace(0.0, 1.0, _POINTS)
     basis = np.stack([x**p for p in powers], axis=1)
     wanted = 1.0 / (1.0 + np.exp(-SIGMOID_RANGE * x)) - 0.5
     found, *_ = np.linalg.lstsq(basis, wanted, rcond=None)
-    return {p: float(a) / SIGMOID_RANGE**p for p, a in zip(powers, found, strict=True)}
+    return MappingProxyType(
+        {p: float(a) / SIGMOID_RANGE**p for p, a in zip(powers, found, strict=True)}
+    )
 
 
 def approximate_sigmoid(x: Floats, degree: int) -> Floats:
