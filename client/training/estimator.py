@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tacit.client.cli_common import progress_on_stderr
 from tacit.client.frames import Progress, no_progress
-from tacit.client.training import checks
+from tacit.client.training import checks, export, tags
+from tacit.client.training.common_parameters import CommonParameters
 from tacit.client.training.connection import Connection
 from tacit.client.training.curve import LearningCurve
 from tacit.client.training.job import Course, StoppingRule, TrainingJob
-from tacit.client.training.parameters import Parameterised, at_least, one_of
 from tacit.client.training.preprocessing import Preprocessing
 from tacit.client.training.progress import progress_bar
 from tacit.client.training.records import TrainingRecord, read_record, write_record
@@ -28,9 +29,6 @@ from tacit.training import TrainingTask
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 Est = TypeVar("Est", bound="Estimator")
-
-PRESET_ITERATIONS, PRESET_DEGREE, PRESET_CLIP, PRESET_WHITEN = 4, 5, 4.0, 0.5
-"""Chosen by cross-validation inside training folds; docs/training.md has the figures."""
 
 LONG_RUN = 6
 LONG_STEP, SHORT_STEP = 1.0, 1.5
@@ -70,7 +68,7 @@ class ReleasedModel:
     budget: int
 
 
-class Estimator(Parameterised):
+class Estimator(CommonParameters):
     """Base of the estimators; not for use by itself.
 
     Attributes:
@@ -81,19 +79,6 @@ class Estimator(Parameterised):
         job_id_: name of the training at the server.
     """
 
-    url: str | Connection | None
-    iterations: int
-    clip: float
-    whiten: float
-    missing: str
-    constant: str
-    validation: float
-    validate_every: int
-    early_stopping: int
-    where: str
-    simulate: bool
-    random_state: int
-    verbose: bool
     n_features_in_: int
     n_iter_: int
     preprocessing_: Preprocessing
@@ -122,6 +107,31 @@ class Estimator(Parameterised):
         estimator._restore(record)
         remote = estimator._trainer().attach(job_id, record.memory)
         return estimator._watched(remote, record.held_targets)
+
+    @overload
+    def fit(self: Est, X: Any, y: Any, *, wait: Literal[True] = True) -> Est: ...
+
+    @overload
+    def fit(self: Est, X: Any, y: Any, *, wait: Literal[False]) -> TrainingJob[Est]: ...
+
+    def fit(self: Est, X: Any, y: Any, *, wait: bool = True) -> Est | TrainingJob[Est]:
+        """Encrypt rows and have them trained on.
+
+        Args:
+            X: shape (rows, features).
+            y: shape (rows,): labels, any two values or more, of classifiers; numbers of regressors.
+            wait: False returns a handle of the job at once.
+
+        Raises:
+            TrainingRowsError: not finite, constant columns, too many rows.
+            LabelError: one class only, or not what `y` has to be.
+            ServiceError: the server cannot be reached or refuses.
+        """
+        job = self._begun(X, y)
+        if not wait:
+            return job
+        with progress_bar(self.verbose) as heard:
+            return job.result(heard)
 
     def request(self, X: Any, y: Any) -> TrainingRequest:
         """Return what `fit` would ask of its trainer: the public task, and the prepared rows.
@@ -156,6 +166,20 @@ class Estimator(Parameterised):
         self.weights_: Floats = self._solved(remote.weights(self._kept(remote)), remote)
         return self
 
+    def to_onnx(self, path: Path | str | None = None) -> bytes:
+        """Return the decrypted model as an ONNX file's bytes, which `tacit compile` takes.
+
+        Clipping of rows is left out: it matters beyond `clip` standard deviations only.
+
+        Args:
+            path: where to write them, too.
+
+        Raises:
+            NotTrainedError: the weights were not downloaded.
+            UserError: package onnx is missing, or the file cannot be written.
+        """
+        return export.written(self._exported(), path)
+
     def release(
         self, policy: ReleasePolicy | None = None, *, counter: ReleaseCounter | None = None
     ) -> ReleasedModel:
@@ -178,7 +202,17 @@ class Estimator(Parameterised):
         coefficients, intercept = self._for_features(self._solved(shared.values, remote))
         return ReleasedModel(coefficients, intercept, shared.deviation, shared.count, shared.budget)
 
+    def __sklearn_tags__(self) -> Any:
+        return tags.of_estimator(self._KIND, missing=self.missing == "mean")
+
     # -- what subclasses say -------------------------------------------------------------------
+
+    _KIND: ClassVar[Literal["classifier", "regressor"]]
+    """What scikit-learn calls such estimators."""
+
+    def _exported(self) -> bytes:
+        """Return `coef_` and `intercept_` as an ONNX file's bytes."""
+        raise NotImplementedError
 
     def _learnt(self) -> Mapping[str, object]:
         """Return what was learnt about targets, JSON-serialisable."""
@@ -206,24 +240,6 @@ class Estimator(Parameterised):
         return self.n_iter_ if self.n_iter_ < remote.task.iterations else None
 
     # -- fit -----------------------------------------------------------------------------------
-
-    def _check_parameters(self) -> None:
-        at_least("iterations", self.iterations, 1)
-        at_least("clip", self.clip, 1e-3)
-        at_least("whiten", self.whiten, 0.0)
-        at_least("validation", self.validation, 0.0)
-        at_least("validate_every", self.validate_every, 1)
-        at_least("early_stopping", self.early_stopping, 0)
-        one_of("missing", self.missing, ("refuse", "mean"))
-        one_of("constant", self.constant, ("refuse", "ignore"))
-        one_of("where", self.where, ("server", "client"))
-        if self.validation >= 1.0:
-            raise UserError(f"validation={self.validation!r}: a share below 1 is expected")
-        if self.url is None and not self.simulate:
-            raise UserError(
-                f"{type(self).__name__} needs a server: pass its URL, or simulate=True to train in "
-                "this process without encryption"
-            )
 
     def _checked_table(self, rows: object) -> Floats:
         """Check training rows and remember what they are like."""
@@ -303,12 +319,6 @@ class Estimator(Parameterised):
         if self.where == "client":
             self.download()
         return self
-
-    def _waited(self: Est, job: TrainingJob[Est], wait: bool) -> Est | TrainingJob[Est]:
-        if not wait:
-            return job
-        with progress_bar(self.verbose) as heard:
-            return job.result(heard)
 
     # -- predict -------------------------------------------------------------------------------
 

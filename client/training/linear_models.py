@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tacit.client.training import checks, export, tags
-from tacit.client.training.connection import Connection
-from tacit.client.training.estimator import PRESET_CLIP, Division, Estimator
+from tacit.client.training import checks, export
+from tacit.client.training.common_parameters import PRESET_CLIP
+from tacit.client.training.estimator import Division, Estimator
 from tacit.client.training.job import Course
 from tacit.client.training.parameters import at_least, one_of
 from tacit.client.training.preprocessing import Preprocessing
@@ -26,29 +26,20 @@ _ITERATIONS = 4
 _SMALLEST = 1e-9
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class _Regressor(Estimator):
     """Minimises |y - X w|^2 + alpha |w|^2."""
 
-    solver: str
+    _KIND = "regressor"
+
+    solver: str = MOMENTS
+    iterations: int = _ITERATIONS
+    clip: float = np.inf
+    whiten: float = 1.0
 
     @property
     def _alpha(self) -> float:
         raise NotImplementedError
-
-    def fit(self: Reg, X: Any, y: Any, *, wait: bool = True) -> Any:
-        """Encrypt rows and have them trained on.
-
-        Args:
-            X: shape (rows, features).
-            y: numbers, shape (rows,).
-            wait: False returns a handle of the job at once.
-
-        Raises:
-            TrainingRowsError: not finite, constant columns, too many rows.
-            LabelError: no numbers.
-            ServiceError: the server cannot be reached or refuses.
-        """
-        return self._waited(self._begun(X, y), wait)
 
     def predict(self, X: Any) -> Floats:
         """Predict numbers, shape (rows,).
@@ -65,21 +56,6 @@ class _Regressor(Estimator):
         wrong = np.average((numbers - self.predict(X)) ** 2, weights=sample_weight)
         mean = np.average(numbers, weights=sample_weight)
         return float(1.0 - wrong / np.average((numbers - mean) ** 2, weights=sample_weight))
-
-    def to_onnx(self, path: Path | str | None = None) -> bytes:
-        """Return the decrypted model as an ONNX file's bytes, which `tacit compile` takes.
-
-        Args:
-            path: where to write them, too.
-
-        Raises:
-            NotTrainedError: the weights were not downloaded.
-            UserError: package onnx is missing, or the file cannot be written.
-        """
-        return export.written(export.regressor(self.coef_, float(self.intercept_)), path)
-
-    def __sklearn_tags__(self) -> Any:
-        return tags.of_estimator("regressor", missing=self.missing == "mean")
 
     def _asked(self, X: Any, y: Any) -> tuple[Division, TrainingTask]:
         self._check_parameters()
@@ -148,6 +124,9 @@ class _Regressor(Estimator):
         # Moments are no weights yet: only their owner can solve for them.
         return self.download() if self.solver == MOMENTS else self
 
+    def _exported(self) -> bytes:
+        return export.regressor(self.coef_, float(self.intercept_))
+
     def _for_features(self, weights: Floats) -> tuple[Floats, Floats]:
         inner, constant = self.preprocessing_.weights(weights[:, 0])
         scale = self.target_deviation_
@@ -166,6 +145,7 @@ class _Regressor(Estimator):
         self.rows_ = int(learnt["rows"])
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class Ridge(_Regressor):
     """Linear regression with a penalty on the squares of the coefficients.
 
@@ -189,46 +169,14 @@ class Ridge(_Regressor):
         coef_, intercept_: shape (features,) and (), after `download()`.
     """
 
-    def __init__(
-        self,
-        url: str | Connection | None = None,
-        *,
-        alpha: float = 1.0,
-        solver: str = MOMENTS,
-        iterations: int = _ITERATIONS,
-        clip: float = np.inf,
-        whiten: float = 1.0,
-        missing: str = "refuse",
-        constant: str = "refuse",
-        validation: float = 0.0,
-        validate_every: int = 1,
-        early_stopping: int = 0,
-        where: str = "server",
-        simulate: bool = False,
-        random_state: int = 0,
-        verbose: bool = False,
-    ) -> None:
-        self.url = url
-        self.alpha = alpha
-        self.solver = solver
-        self.iterations = iterations
-        self.clip = clip
-        self.whiten = whiten
-        self.missing = missing
-        self.constant = constant
-        self.validation = validation
-        self.validate_every = validate_every
-        self.early_stopping = early_stopping
-        self.where = where
-        self.simulate = simulate
-        self.random_state = random_state
-        self.verbose = verbose
+    alpha: float = 1.0
 
     @property
     def _alpha(self) -> float:
         return self.alpha
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class LinearRegression(_Regressor):
     """Linear regression without a penalty.
 
@@ -250,39 +198,6 @@ class LinearRegression(_Regressor):
     Attributes:
         coef_, intercept_: shape (features,) and (), after `download()`.
     """
-
-    def __init__(
-        self,
-        url: str | Connection | None = None,
-        *,
-        solver: str = MOMENTS,
-        iterations: int = _ITERATIONS,
-        clip: float = np.inf,
-        whiten: float = 1.0,
-        missing: str = "refuse",
-        constant: str = "refuse",
-        validation: float = 0.0,
-        validate_every: int = 1,
-        early_stopping: int = 0,
-        where: str = "server",
-        simulate: bool = False,
-        random_state: int = 0,
-        verbose: bool = False,
-    ) -> None:
-        self.url = url
-        self.solver = solver
-        self.iterations = iterations
-        self.clip = clip
-        self.whiten = whiten
-        self.missing = missing
-        self.constant = constant
-        self.validation = validation
-        self.validate_every = validate_every
-        self.early_stopping = early_stopping
-        self.where = where
-        self.simulate = simulate
-        self.random_state = random_state
-        self.verbose = verbose
 
     @property
     def _alpha(self) -> float:

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal, overload
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tacit.client.training import checks, export, tags
-from tacit.client.training.connection import Connection
-from tacit.client.training.estimator import (
-    PRESET_CLIP,
-    PRESET_DEGREE,
-    PRESET_ITERATIONS,
-    PRESET_WHITEN,
-    Division,
-    Estimator,
-)
-from tacit.client.training.job import TrainingJob
+from tacit.client.training import checks, export
+from tacit.client.training.common_parameters import PRESET_DEGREE
+from tacit.client.training.estimator import Division, Estimator
 from tacit.client.training.parameters import at_least, one_of
 from tacit.client.training.preprocessing import Preprocessing
 from tacit.client.training.requests import room_for
@@ -30,6 +22,7 @@ Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class LogisticRegression(Estimator):
     """Classifier trained by a server that cannot read rows, weights or predictions.
 
@@ -62,71 +55,13 @@ class LogisticRegression(Estimator):
         coef_, intercept_: shape (1 or classes, features) and (1 or classes,), after `download()`.
     """
 
-    classes_: Array
+    _KIND = "classifier"
 
-    def __init__(
-        self,
-        url: str | Connection | None = None,
-        *,
-        iterations: int = PRESET_ITERATIONS,
-        degree: int = PRESET_DEGREE,
-        clip: float = PRESET_CLIP,
-        whiten: float = PRESET_WHITEN,
-        decay: float = 0.0,
-        weight_bits: int = 0,
-        batch_rows: int = 0,
-        missing: str = "refuse",
-        constant: str = "refuse",
-        validation: float = 0.0,
-        validate_every: int = 1,
-        early_stopping: int = 0,
-        where: str = "server",
-        simulate: bool = False,
-        random_state: int = 0,
-        verbose: bool = False,
-    ) -> None:
-        self.url = url
-        self.iterations = iterations
-        self.degree = degree
-        self.clip = clip
-        self.whiten = whiten
-        self.decay = decay
-        self.weight_bits = weight_bits
-        self.batch_rows = batch_rows
-        self.missing = missing
-        self.constant = constant
-        self.validation = validation
-        self.validate_every = validate_every
-        self.early_stopping = early_stopping
-        self.where = where
-        self.simulate = simulate
-        self.random_state = random_state
-        self.verbose = verbose
-
-    @overload
-    def fit(self, X: Any, y: Any, *, wait: Literal[True] = True) -> LogisticRegression: ...
-
-    @overload
-    def fit(self, X: Any, y: Any, *, wait: Literal[False]) -> TrainingJob[LogisticRegression]: ...
-
-    def fit(
-        self, X: Any, y: Any, *, wait: bool = True
-    ) -> LogisticRegression | TrainingJob[LogisticRegression]:
-        """Encrypt rows and have them trained on.
-
-        Args:
-            X: shape (rows, features).
-            y: labels, shape (rows,); any two values or more.
-            wait: False returns a handle of the job at once.
-
-        Raises:
-            TrainingRowsError: not finite, constant columns, too many rows.
-            LabelError: one class only, or no labels.
-            ServiceError: the server cannot be reached or refuses.
-        """
-        fitted = self._waited(self._begun(X, y), wait)
-        assert isinstance(fitted, LogisticRegression | TrainingJob)
-        return fitted
+    classes_: Array = field(init=False)
+    degree: int = PRESET_DEGREE
+    decay: float = 0.0
+    weight_bits: int = 0
+    batch_rows: int = 0
 
     def decision_function(self, X: Any) -> Floats:
         """Return scores: shape (rows,) for two classes, (rows, classes) for more.
@@ -156,23 +91,6 @@ class LogisticRegression(Estimator):
         """Return the share of rows whose label is predicted; see `decision_function`."""
         right = self.predict(X) == np.asarray(y)
         return float(np.average(right, weights=sample_weight))
-
-    def to_onnx(self, path: Path | str | None = None) -> bytes:
-        """Return the decrypted model as an ONNX file's bytes, which `tacit compile` takes.
-
-        Clipping is left out: it matters beyond `clip` standard deviations only.
-
-        Args:
-            path: where to write them, too.
-
-        Raises:
-            NotTrainedError: the weights were not downloaded.
-            UserError: package onnx is missing, or the file cannot be written.
-        """
-        return export.written(export.classifier(self.coef_, self.intercept_), path)
-
-    def __sklearn_tags__(self) -> Any:
-        return tags.of_estimator("classifier", missing=self.missing == "mean")
 
     def _asked(self, X: Any, y: Any) -> tuple[Division, TrainingTask]:
         self._check_parameters()
@@ -208,6 +126,9 @@ class LogisticRegression(Estimator):
 
     def _strata(self, targets: Floats) -> list[NDArray[np.bool_]]:
         return [np.all(targets == row, axis=1) for row in np.unique(targets, axis=0)]
+
+    def _exported(self) -> bytes:
+        return export.classifier(self.coef_, self.intercept_)
 
     def _for_features(self, weights: Floats) -> tuple[Floats, Floats]:
         pairs = [self.preprocessing_.weights(column) for column in weights.T]
