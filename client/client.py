@@ -13,13 +13,13 @@ import logging
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Literal
 from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tacit.client.closing import Closing
 from tacit.client.codec import Codec
 from tacit.client.frames import Progress, no_progress
 from tacit.client.key_ring import KeyRing, default_directory
@@ -66,7 +66,7 @@ class _Job:
     watch: Stopwatch
 
 
-class Client:
+class Client(Closing):
     """Asks one server; a context manager, safe to use from several threads.
 
     Attributes:
@@ -120,17 +120,6 @@ class Client:
         self._loaded: dict[str, KeyPair] = {}
         self._uploaded: set[str] = set()
         self._last_timings: Timings | None = None
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"Client({self.url!r})"

@@ -11,8 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tacit.client.environment import import_openfhe
-from tacit.errors import ParameterError, SecurityError
+import numpy as np
+from numpy.typing import NDArray
+
+from tacit.client.environment import import_openfhe, refuse_in_forked_child
+from tacit.errors import InternalError, ParameterError, SecurityError
 from tacit.openfhe_context import Template, template_from_context
 from tacit.params import CryptoParams, SecretDistribution, Security
 
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     import openfhe
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +40,30 @@ class ClientContext:
     params: CryptoParams
     openfhe: openfhe.CryptoContext
     template: Template
+
+    def encrypted(
+        self, key: openfhe.PrivateKey | openfhe.PublicKey, values: Floats, level: int, degree: int
+    ) -> bytes:
+        """Encrypt one slot vector; returns OpenFHE's serialised ciphertext.
+
+        Args:
+            key: OpenFHE's secret or public key.
+            values: shape (slots,).
+            level: rescalings left.
+            degree: 1, or 2 for the squared scale.
+
+        Raises:
+            UnusableEnvironmentError: in a process forked after OpenFHE was loaded.
+        """
+        refuse_in_forked_child("encrypt")
+        library, crypto = import_openfhe(), self.openfhe
+        try:
+            plain = crypto.MakeCKKSPackedPlaintext(values, degree, self.params.depth - level)
+            encrypted = crypto.Encrypt(key, plain)
+        except RuntimeError as error:
+            raise InternalError(f"OpenFHE cannot encrypt at level {level}: {error}") from error
+        archive: bytes = library.Serialize(encrypted, library.BINARY)
+        return archive
 
 
 def make_context(

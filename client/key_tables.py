@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import openfhe
 
 # A fact about the process: OpenFHE keeps its tables in static variables.
-OPENFHE_TABLES = threading.Lock()
+_TABLES = threading.Lock()
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def empty_tables(crypto: openfhe.CryptoContext) -> Iterator[None]:
         crypto: any context: the tables are common to all.
     """
     library = import_openfhe()
-    with OPENFHE_TABLES:
+    with _TABLES:
         products = dict(crypto.GetAllEvalMultKeys().items())
         automorphisms = dict(crypto.GetAllEvalAutomorphismKeys().items())
         _clear(library, crypto)
@@ -38,6 +38,14 @@ def empty_tables(crypto: openfhe.CryptoContext) -> Iterator[None]:
                 crypto.InsertEvalMultKey(keys, tag)
             for tag, keys in automorphisms.items():
                 crypto.InsertEvalAutomorphismKey(keys, tag)
+
+
+def tabled(body: bytes, tag: str) -> bytes:
+    """Put serialised keys into a table of one tag, as OpenFHE serialises its tables."""
+    name = tag.encode()
+    counts = [n.to_bytes(8, "little") for n in (1, len(name))]
+    # A serialised object begins with a mark of the byte order.
+    return b"".join([body[:1], *counts, name, body[1:]])
 
 
 def _clear(library: ModuleType, crypto: openfhe.CryptoContext) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 from tacit.client.context import ClientContext, make_context
 from tacit.client.frames import FrameEntry, FrameFolder, Progress, no_progress
 from tacit.client.key_files import KeyFile, read_key_file, write_key_file
-from tacit.client.key_tables import OPENFHE_TABLES
 from tacit.client.secret import SecretKey
 from tacit.errors import (
     ArtifactError,
@@ -324,23 +323,14 @@ def make_keys(
     for want in needed:
         match want.kind:
             case KeyKind.RELINEARIZATION:
-                with OPENFHE_TABLES:
-                    archive = secret.relinearization_archive()
-                key, _ = read_relinearization_key(archive)
+                key, _ = read_relinearization_key(secret.relinearization_archive())
             case KeyKind.ROTATION:
-                with OPENFHE_TABLES:
-                    archive = secret.automorphism_archive(want.element)
+                archive = secret.automorphism_archive(want.element)
                 key = read_automorphism_keys(archive)[0][want.element]
             case KeyKind.TO_SPARSE | KeyKind.FROM_SPARSE:
-                sparse = sparse or _sparse_keys(secret)
+                sparse = sparse or read_sparse_keys(secret.sparse_archive())
                 key = sparse.to_sparse if want.kind is KeyKind.TO_SPARSE else sparse.from_sparse
         yield trimmed(_checked(context, key, want), want.limbs, context.params)
-
-
-def _sparse_keys(secret: SecretKey) -> SparseKeys:
-    with OPENFHE_TABLES:
-        archive = secret.sparse_archive()
-    return read_sparse_keys(archive)
 
 
 def _checked(context: ClientContext, key: ForeignKey, want: NeededKey) -> EvaluationKey:

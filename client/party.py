@@ -15,11 +15,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tacit.client.closing import Closing
 from tacit.client.context import make_context
 from tacit.client.joint_model import JointModel
 from tacit.client.party_folder import PartyFolder
@@ -65,7 +65,7 @@ class PartyStatus:
     activities: dict[str, tuple[str, ...]]
 
 
-class Party:
+class Party(Closing):
     """One party of one session; a context manager. One process uses its folder at a time."""
 
     def __init__(self, session: PartySession, *, allow_insecure: bool = False) -> None:
@@ -104,11 +104,8 @@ class Party:
             ServiceError: the server cannot be reached or refuses.
             SecurityError: parameters below 128 bits.
         """
-        relay = Relay(url, token=token)
-        try:
+        with Relay(url, token=token) as relay:
             tokens = relay.create(terms)
-        finally:
-            relay.close()
         first = terms.parties[0]
         party = cls.join(
             url,
@@ -190,17 +187,6 @@ class Party:
         with _closing(relay, folder):
             opened = PartySession.open(folder, relay, terms, index)
             return cls(opened, allow_insecure=allow_insecure)
-
-    def __enter__(self) -> Party:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"Party({self.name!r}, session {self.terms.session[:12]})"

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.client.context import ClientContext
-from tacit.client.environment import import_openfhe, refuse_in_forked_child
+from tacit.client.environment import import_openfhe
 from tacit.client.key_tables import empty_tables
-from tacit.errors import InternalError, WrongShareError
+from tacit.errors import WrongShareError
 from tacit.key_trimming import covered_limbs, padded
 from tacit.openfhe_bytes import ForeignCiphertext, read_ciphertext, write_ciphertext
 from tacit.openfhe_keys import write_automorphism_keys, write_relinearization_key
@@ -60,15 +60,7 @@ class JointPublicKey:
         Raises:
             UnusableEnvironmentError: in a process forked after OpenFHE was loaded.
         """
-        refuse_in_forked_child("encrypt")
-        library, params = import_openfhe(), self.context.params
-        crypto = self.context.openfhe
-        try:
-            plain = crypto.MakeCKKSPackedPlaintext(values, degree, params.depth - level)
-            encrypted = crypto.Encrypt(self.key, plain)
-        except RuntimeError as error:
-            raise InternalError(f"OpenFHE cannot encrypt at level {level}: {error}") from error
-        foreign, _ = read_ciphertext(library.Serialize(encrypted, library.BINARY))
+        foreign, _ = read_ciphertext(self.context.encrypted(self.key, values, level, degree))
         return self._ours(foreign)
 
     def foreign(self, ciphertext: Ciphertext) -> ForeignCiphertext:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
-from tacit.client.answers import error_of_body, timed_out, unreachable
-from tacit.client.service import checked_url
+from tacit.client.answers import error_of_body
+from tacit.client.http_connection import HttpConnection
 from tacit.errors import ChecksumError, OversizedError, ServiceError
 from tacit.party_entry import LARGEST_ENTRY, Blob, SignedEntry
 from tacit.party_terms import SessionTerms
 
 TOKEN_HEADER = "tacit-party-token"
-_CONNECT_SECONDS = 10.0
 _CHUNK_BYTES = 1 << 20
 
 
@@ -29,7 +27,7 @@ class Traffic:
     received: int = 0
 
 
-class Relay:
+class Relay(HttpConnection):
     """A connection to the relay for one session; a context manager."""
 
     def __init__(
@@ -50,19 +48,10 @@ class Relay:
             token: bearer token, if the server wants one.
             timeout: seconds to wait for any one answer.
         """
-        self.url = checked_url(url)
+        headers = {TOKEN_HEADER: party_token} if party_token else None
+        super().__init__(url, token=token, timeout=timeout, headers=headers)
         self.session = session
         self.traffic = Traffic()
-        self._timeout = timeout
-        headers = {"authorization": f"Bearer {token}"} if token else {}
-        if party_token:
-            headers[TOKEN_HEADER] = party_token
-        limits = httpx.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS))
-        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=limits)
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
 
     def create(self, terms: SessionTerms) -> dict[str, str]:
         """Create a session; returns each party's token, shown once.
@@ -175,17 +164,6 @@ class Relay:
         if answer.status_code >= 400:
             _refuse(answer)
         return answer
-
-    @contextmanager
-    def _reaching(self) -> Iterator[None]:
-        try:
-            yield
-        except httpx.ConnectTimeout as error:
-            raise unreachable(self.url, error) from error
-        except httpx.TimeoutException as error:
-            raise timed_out(self.url, self._timeout) from error
-        except httpx.TransportError as error:
-            raise unreachable(self.url, error) from error
 
 
 def _refuse(answer: httpx.Response) -> None:

@@ -11,15 +11,16 @@ common a.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tacit.client.context import ClientContext
 from tacit.client.environment import import_openfhe, refuse_in_forked_child
-from tacit.client.key_tables import empty_tables
-from tacit.errors import InternalError, KeyFileError, PartyError
+from tacit.client.held_secret import HeldSecret
+from tacit.client.key_tables import empty_tables, tabled
+from tacit.errors import InternalError, PartyError
 from tacit.joint_randomness import joint_polynomial
 from tacit.openfhe_bytes import ForeignCiphertext, read_public_key, write_ciphertext
 from tacit.openfhe_keys import (
@@ -62,16 +63,12 @@ def joint_key_a(params: CryptoParams, seed: bytes, element: int) -> Limbs:
     return np.stack([joint_polynomial(seed, label, moduli, params.n) for label in labels])
 
 
-class PartySecret:
-    """A party's share of the joint secret; shows nothing of itself and is not pickled or copied."""
+class PartySecret(HeldSecret):
+    """A party's share of the joint secret."""
 
-    __slots__ = ("_context", "_key", "_library")
+    __slots__ = ()
 
-    def __init__(self, context: ClientContext, key: openfhe.PrivateKey) -> None:
-        """Wrap OpenFHE's key; use `generate` or `from_bytes`."""
-        self._context = context
-        self._key = key
-        self._library = import_openfhe()
+    _UNREADABLE = "this party's secret cannot be read: the file is damaged"
 
     @classmethod
     def generate(cls, context: ClientContext, a: Limbs) -> tuple[PartySecret, Limbs]:
@@ -96,33 +93,9 @@ class PartySecret:
         _check_common(made.limbs[1], a)
         return cls(context, pair.secretKey), made.limbs[0]
 
-    @classmethod
-    def from_bytes(cls, context: ClientContext, serialised: bytes) -> PartySecret:
-        """Read a secret that `to_bytes` wrote on this machine; the bytes must be trusted.
-
-        Raises:
-            KeyFileError: OpenFHE cannot read it.
-        """
-        library = import_openfhe()
-        try:
-            return cls(context, library.DeserializePrivateKeyString(serialised, library.BINARY))
-        except (RuntimeError, MemoryError) as error:
-            raise KeyFileError("this party's secret cannot be read: the file is damaged") from error
-
-    def to_bytes(self) -> bytes:
-        """Serialise the secret, for a key file. Never send these bytes."""
-        serialised: bytes = self._library.Serialize(self._key, self._library.BINARY)
-        return serialised
-
     def limbs(self) -> Limbs:
         """Return the secret itself, shape (limbs of Q, N): to give it up, or to test it."""
         return read_secret_limbs(self.to_bytes())
-
-    def __repr__(self) -> str:
-        return "PartySecret(hidden)"
-
-    def __reduce__(self) -> NoReturn:
-        raise KeyFileError("secrets are not pickled or copied: they stay in their key file")
 
     def relinearization_share(self, a: Limbs) -> Limbs:
         """Make the share of the first round: b = e - a s + P s, like `a` in shape."""
@@ -160,7 +133,7 @@ class PartySecret:
             library.DeserializeEvalAutomorphismKeyString(archive, library.BINARY)
             keys = crypto.GetEvalAutomorphismKeyMap(_TAG)
             made = crypto.MultiEvalAutomorphismKeyGen(self._key, keys, [element], _TAG)
-            read, _ = read_automorphism_keys(_tabled(self._serialised(made)))
+            read, _ = read_automorphism_keys(tabled(self._serialised(made), _TAG))
         limbs = _own(read[element], special)
         share: Limbs = limbs[0]
         _check_common(limbs[1], a)
@@ -199,11 +172,7 @@ class PartySecret:
             made = make(key)
         body = self._serialised([made])
         tag = _tag_of(made)
-        return _own(read_relinearization_key(_tabled(body, tag))[0], special)
-
-    def _serialised(self, value: object) -> bytes:
-        archive: bytes = self._library.Serialize(value, self._library.BINARY)
-        return archive
+        return _own(read_relinearization_key(tabled(body, tag))[0], special)
 
 
 def _tag_of(key: object) -> str:
@@ -211,13 +180,6 @@ def _tag_of(key: object) -> str:
     if tag is None:
         raise InternalError("OpenFHE returned no evaluation key")
     return str(tag())
-
-
-def _tabled(body: bytes, tag: str = _TAG) -> bytes:
-    """Put keys into a table of one tag, as OpenFHE serialises its tables."""
-    name = tag.encode()
-    counts = [n.to_bytes(8, "little") for n in (1, len(name))]
-    return b"".join([body[:1], *counts, name, body[1:]])
 
 
 def _own(key: ForeignKey, special: tuple[int, ...]) -> Limbs:

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 
-from tacit.client.answers import error_of_body, timed_out, unreachable
+from tacit.client.answers import error_of_body
 from tacit.client.frames import FrameEntry
-from tacit.errors import KeyFileError, ServiceError, UnknownKeyError, UserError
+from tacit.client.http_connection import HttpConnection
+from tacit.errors import KeyFileError, ServiceError, UnknownKeyError
 from tacit.signature import Signature
 
 _CHUNK_BYTES = 1 << 20
-_CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,40 +41,8 @@ class KeyDeclaration:
     frames: tuple[FrameEntry, ...]
 
 
-class Service:
+class Service(HttpConnection):
     """A connection to one server; a context manager, safe to use from several threads."""
-
-    def __init__(self, url: str, *, token: str | None = None, timeout: float = 60.0) -> None:
-        """Prepare the connection; nothing is sent yet.
-
-        Args:
-            url: `http://host:port` or `https://…`.
-            token: bearer token, if the server wants one.
-            timeout: seconds to wait for any one answer.
-
-        Raises:
-            UserError: not such a URL.
-        """
-        self.url = checked_url(url)
-        self._timeout = timeout
-        headers = {"authorization": f"Bearer {token}"} if token else {}
-        limits = httpx.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS))
-        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=limits)
-
-    def __enter__(self) -> Service:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
 
     def models(self) -> tuple[ModelEntry, ...]:
         """List the models.
@@ -181,35 +147,8 @@ class Service:
             raise self._not_ours("JSON")
         return body
 
-    @contextmanager
-    def _reaching(self) -> Iterator[None]:
-        try:
-            yield
-        except httpx.ConnectTimeout as error:
-            raise unreachable(self.url, error) from error
-        except httpx.TimeoutException as error:
-            raise timed_out(self.url, self._timeout) from error
-        except httpx.TransportError as error:
-            raise unreachable(self.url, error) from error
-
     def _not_ours(self, expected: str) -> ServiceError:
         return ServiceError(f"{self.url} did not answer with {expected}: is it a Tacit server?")
-
-
-def checked_url(url: str) -> str:
-    """Return the URL without a trailing slash.
-
-    Raises:
-        UserError: not `http://host[:port][/path]` or `https://…`.
-    """
-    parts = urlsplit(url)
-    try:
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable or parts.query or parts.fragment or parts.username:
-        raise UserError(f"{url!r} is not a server's URL: expected http://HOST:PORT or https://…")
-    return url.rstrip("/")
 
 
 def _model_entry(entry: dict[str, object]) -> ModelEntry:
