@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import wraps
-from typing import ParamSpec, TypeVar
+from collections.abc import Sequence
 
 import numpy as np
 
-from tacit.errors import InternalError, OutOfMemoryError
+from tacit.errors import InternalError
 from tacit.kernels import automorphism, elementwise, encode, ntt
-from tacit.kernels.automorphism import Automorphism
 from tacit.kernels.basis import Basis, mod_down, mod_up
+from tacit.kernels.cpu_arrays import CpuArrays, alike, own, typed
+from tacit.kernels.cpu_tables import SparseKeys, permutation, pointers, sparse_words
 from tacit.kernels.keyswitch import KeyPointers, Turn, key_product, switch, switch_scratch
 from tacit.kernels.library import InstructionSet
 from tacit.kernels.limb_kernels import Floats, Galois, KeyTable, LimbArray, Words
-from tacit.kernels.memory import ArrayPool
 from tacit.kernels.modulus_raising import ModulusRaising
 from tacit.kernels.rescale import rescale
 from tacit.kernels.ring import Mods, Ring
@@ -25,36 +22,8 @@ from tacit.params import CryptoParams
 
 DEFAULT_POOL_BYTES = 1 << 29
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
 
-
-def _typed(method: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Raise OutOfMemoryError where numpy cannot allocate."""
-
-    @wraps(method)
-    def called(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        try:
-            return method(*args, **kwargs)
-        except MemoryError as error:
-            raise OutOfMemoryError(f"no memory for limbs: {error}") from error
-
-    return called
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SparseKeys:
-    """The key to the sparse secret of each batch entry, shape (2, 1, 3, N) each."""
-
-    words: tuple[Words, ...]
-
-    @property
-    def batch(self) -> int:
-        """Entries."""
-        return len(self.words)
-
-
-class CpuKernels:
+class CpuKernels(CpuArrays):
     """`tacit.kernels.limb_kernels.LimbKernels` on the processor.
 
     Args:
@@ -89,7 +58,7 @@ class CpuKernels:
         self._twice = [np.tile(np.arange(k, dtype=np.uint32), 2) for k in range(1, full + 1)]
         self._twice_extended = [np.tile(basis.mods, 2) for basis in self._bases]
         self._slots = encode.SlotTransform(params.log_n, library)
-        self._pool = ArrayPool(pool_bytes)
+        super().__init__(pool_bytes)
         self._params = params
         self._raise: ModulusRaising | None = None
 
@@ -98,44 +67,14 @@ class CpuKernels:
         """The instruction set in use."""
         return f"cpu ({self.ring.instructions.name.lower()})"
 
-    @property
-    def kept_bytes(self) -> int:
-        """Bytes that are kept for the next results."""
-        return self._pool.kept_bytes
-
-    @property
-    def peak_bytes(self) -> int:
-        """Most bytes that results and working arrays took at once."""
-        return self._pool.peak_bytes
-
-    @_typed
-    def upload(self, words: Words) -> LimbArray:
-        """Take an array in, without a copy if it is contiguous."""
-        return np.ascontiguousarray(words, dtype=np.uint64)
-
-    @_typed
-    def upload_key(self, words: Words) -> LimbArray:
-        """Take a switching key in; it is not copied if it is contiguous."""
-        return self.upload(words)
-
-    @_typed
-    def upload_sparse_key(self, words: Words) -> LimbArray:
-        """Take a key to a sparse secret in; it is not copied if it is contiguous."""
-        return self.upload(words)
-
-    @_typed
-    def download(self, a: LimbArray) -> Words:
-        """Return the array itself, or a copy if it is not contiguous."""
-        return np.ascontiguousarray(_own(a))
-
-    @_typed
+    @typed
     def transform(self, coefficients: Words) -> LimbArray:
         """Transform a copy of coefficients (limbs, N)."""
         made = np.array(coefficients, dtype=np.uint64)
         ntt.forward(self.ring, made)
         return made[None, :, None]
 
-    @_typed
+    @typed
     def encode(
         self, slots: Floats, scale: float, level: int, *, extended: bool = False
     ) -> LimbArray:
@@ -145,66 +84,40 @@ class CpuKernels:
         coefficients = self._slots.coefficients(slots)
         return encode.encode(self.ring, coefficients, scale, mods, rows)[None, :, None]
 
-    @_typed
+    @typed
     def galois(self, element: int) -> Galois:
         """Prepare X -> X^element."""
         return automorphism.automorphism(self.ring, element)
 
     def key_table(self, keys: Sequence[LimbArray]) -> KeyTable:
         """Take the addresses of switching keys."""
-        return KeyPointers(self.ring, [_own(key) for key in keys], self._bases[0].specials)
+        return KeyPointers(self.ring, [own(key) for key in keys], self._bases[0].specials)
 
     def sparse_key_table(self, keys: Sequence[LimbArray]) -> KeyTable:
         """Collect keys to sparse secrets."""
-        return SparseKeys(tuple(_own(key) for key in keys))
-
-    def part(self, a: LimbArray, component: int) -> LimbArray:
-        """Return a view of one component."""
-        return _own(a)[component : component + 1]
-
-    def join(self, arrays: Sequence[LimbArray]) -> LimbArray:
-        """Put batches one after the other."""
-        words = [_own(a) for a in arrays]
-        if not words or any(_but_batch(w) != _but_batch(words[0]) for w in words):
-            raise InternalError(f"equal shapes expected, got {[w.shape for w in words]}")
-        components, rows, _, n = words[0].shape
-        out = self._array(components, rows, sum(w.shape[2] for w in words), n)
-        return np.concatenate(words, axis=2, out=out)
-
-    def split(self, a: LimbArray) -> list[LimbArray]:
-        """Copy each batch entry."""
-        words = _own(a)
-        components, rows, batch, n = words.shape
-        if batch == 1:
-            return [words]
-        entries: list[LimbArray] = []
-        for entry in range(batch):
-            out = self._array(components, rows, 1, n)
-            out[:, :, 0] = words[:, :, entry]
-            entries.append(out)
-        return entries
+        return SparseKeys(tuple(own(key) for key in keys))
 
     def add(self, a: LimbArray, b: LimbArray) -> LimbArray:
         """Return a + b."""
-        x, y = _alike(a, b)
+        x, y = alike(a, b)
         out, batch = self._array(*x.shape), x.shape[2]
         return elementwise.add(self.ring, x, y, self._mods(x), out, batch=batch)
 
     def subtract(self, a: LimbArray, b: LimbArray) -> LimbArray:
         """Return a - b."""
-        x, y = _alike(a, b)
+        x, y = alike(a, b)
         out, batch = self._array(*x.shape), x.shape[2]
         return elementwise.subtract(self.ring, x, y, self._mods(x), out, batch=batch)
 
     def negate(self, a: LimbArray) -> LimbArray:
         """Return -a."""
-        x = _own(a)
+        x = own(a)
         out, batch = self._array(*x.shape), x.shape[2]
         return elementwise.negate(self.ring, x, self._mods(x), out, batch=batch)
 
     def scale(self, a: LimbArray, constants: Words) -> LimbArray:
         """Multiply limb i by constants[i]."""
-        x, limbs = _own(a), len(constants)
+        x, limbs = own(a), len(constants)
         components, _, batch, n = x.shape
         out = self._array(components, limbs, batch, n)
         for part, target in zip(x, out, strict=True):
@@ -213,7 +126,7 @@ class CpuKernels:
 
     def add_constant(self, a: LimbArray, constants: Words) -> LimbArray:
         """Add constants[i] to limb i of the first component."""
-        x = _own(a)
+        x = own(a)
         out = self._array(*x.shape)
         out[1] = x[1]
         elementwise.add_constant(self.ring, x[0], constants, out=out[0], batch=x.shape[2])
@@ -221,21 +134,21 @@ class CpuKernels:
 
     def add_plain(self, a: LimbArray, plain: LimbArray) -> LimbArray:
         """Add a plaintext to the first component."""
-        x = _own(a)
+        x = own(a)
         out = self._array(*x.shape)
         out[1] = x[1]
-        elementwise.add(self.ring, x[0], _own(plain), out=out[0], batch=x.shape[2])
+        elementwise.add(self.ring, x[0], own(plain), out=out[0], batch=x.shape[2])
         return out
 
     def tensor(self, a: LimbArray, b: LimbArray) -> LimbArray:
         """Multiply ciphertexts without relinearising."""
-        x, y = _alike(a, b)
+        x, y = alike(a, b)
         out = self._array(3, *x.shape[1:])
         return elementwise.tensor(self.ring, x, y, out, batch=x.shape[2])
 
     def tensor_sum(self, pairs: Sequence[tuple[LimbArray, LimbArray]]) -> LimbArray:
         """Sum products without relinearising."""
-        words = [_alike(a, b) for a, b in pairs]
+        words = [alike(a, b) for a, b in pairs]
         if any(x.shape != words[0][0].shape for x, _ in words):
             raise InternalError(f"pairs of one shape expected, got {[x.shape for x, _ in words]}")
         shape = words[0][0].shape
@@ -243,7 +156,7 @@ class CpuKernels:
 
     def weighted(self, inputs: Sequence[LimbArray], weights: Words) -> LimbArray:
         """Return a weighted sum of the first limbs of ciphertexts."""
-        words, limbs = [_own(a) for a in inputs], len(weights)
+        words, limbs = [own(a) for a in inputs], len(weights)
         batch = words[0].shape[2]
         out = self._array(2, limbs, batch, self.ring.n)
         for component in range(2):
@@ -261,7 +174,7 @@ class CpuKernels:
         """Return sums of ciphertexts times plaintexts."""
         basis = self._bases[level]
         mods, rows = (basis.mods, basis.rows) if extended else (None, basis.limbs)
-        pairs = [[(_own(a), _own(b)) for a, b in part] for part in terms]
+        pairs = [[(own(a), own(b)) for a, b in part] for part in terms]
         batch = pairs[0][0][0].shape[2] if pairs and pairs[0] else 1
         out = [self._array(2, rows, batch, self.ring.n) for _ in pairs]
         elementwise.dot_pairs(self.ring, pairs, out, mods, batch=batch)
@@ -269,7 +182,7 @@ class CpuKernels:
 
     def combine(self, inputs: Sequence[LimbArray], weights: LimbArray) -> list[LimbArray]:
         """Return a matrix of scalars times ciphertexts."""
-        words, table = [_own(a) for a in inputs], _own(weights)
+        words, table = [own(a) for a in inputs], own(weights)
         out = [self._array(*words[0].shape) for _ in range(table.shape[1])]
         for component in range(words[0].shape[0]):
             sources, targets = [w[component] for w in words], [o[component] for o in out]
@@ -279,7 +192,7 @@ class CpuKernels:
 
     def rescale(self, a: LimbArray) -> LimbArray:
         """Divide by the last modulus."""
-        x = _own(a)
+        x = own(a)
         components, limbs, batch, n = x.shape
         if limbs < 2:
             raise InternalError("one limb cannot be rescaled")
@@ -292,7 +205,7 @@ class CpuKernels:
 
     def times_p(self, a: LimbArray) -> LimbArray:
         """Return P a over QP."""
-        x = _own(a)
+        x = own(a)
         components, limbs, batch, n = x.shape
         basis = self._bases[limbs - 1]
         out = self._array(components, basis.rows, batch, n)
@@ -355,21 +268,19 @@ class CpuKernels:
         ]
         return made if into is None else [into]
 
-    @_typed
+    @typed
     def raised(self, a: LimbArray, limbs: int) -> LimbArray:
         """Take coefficients modulo the first prime as integers around 0."""
-        return self._raising().raised(_own(a), limbs)
+        return self._raising().raised(own(a), limbs)
 
-    @_typed
+    @typed
     def to_sparse(self, a: LimbArray, keys: KeyTable) -> LimbArray:
         """Switch to sparse secrets."""
-        if not isinstance(keys, SparseKeys):
-            raise InternalError("keys to sparse secrets expected")
-        return self._raising().to_sparse(_own(a), keys.words)
+        return self._raising().to_sparse(own(a), sparse_words(keys))
 
     def mod_up(self, a: LimbArray) -> LimbArray:
         """Extend digits to QP."""
-        x = _own(a)
+        x = own(a)
         basis, batch = self._bases[x.shape[1] - 1], x.shape[2]
         digits = self._array(basis.digits, basis.rows, batch, self.ring.n)
         mod_up(basis, x, digits, self._array(*x.shape), batch=batch)
@@ -377,10 +288,10 @@ class CpuKernels:
 
     def key_product(self, a: LimbArray, digits: LimbArray, keys: KeyTable) -> LimbArray:
         """Sum digits times keys."""
-        x, pointers = _own(a), _pointers(keys)
+        x, addresses = own(a), pointers(keys)
         basis = self._bases[x.shape[1] - 1]
         out = self._array(2, basis.rows, keys.batch, self.ring.n)
-        key_product(basis, x, _own(digits), pointers, out)
+        key_product(basis, x, own(digits), addresses, out)
         return out
 
     def switched(
@@ -394,21 +305,21 @@ class CpuKernels:
         into: LimbArray | None = None,
     ) -> LimbArray:
         """Multiply digits by keys and permute the product."""
-        x, pointers = _own(a), _pointers(keys)
+        x, addresses = own(a), pointers(keys)
         basis, ring, batch = self._bases[x.shape[1] - 1], self.ring, keys.batch
         turn = None
         if moved is not None:
-            added = None if plus is None else _own(plus)
-            turn = Turn(_table(moved), added, accumulate=into is not None)
+            added = None if plus is None else own(plus)
+            turn = Turn(permutation(moved), added, accumulate=into is not None)
         shape = (2, basis.rows, batch, ring.n)
-        out = self._array(*shape) if into is None else _own(into)
+        out = self._array(*shape) if into is None else own(into)
         if out.shape != shape:
             raise InternalError(f"an array of shape {shape} expected, got {out.shape}")
         if digits is None:
-            switch(basis, x, pointers, out, self._rows(switch_scratch(basis), batch), turn=turn)
+            switch(basis, x, addresses, out, self._rows(switch_scratch(basis), batch), turn=turn)
             return out
         scratch = None if turn is None else self._rows(2 * ring.threads, batch)
-        key_product(basis, x, _own(digits), pointers, out, turn=turn, scratch=scratch)
+        key_product(basis, x, own(digits), addresses, out, turn=turn, scratch=scratch)
         return out
 
     def automorphism(
@@ -421,15 +332,15 @@ class CpuKernels:
         into: LimbArray | None = None,
     ) -> LimbArray:
         """Permute two components over QP."""
-        x = _own(a)
+        x = own(a)
         return automorphism.apply(
             self.ring,
-            _table(moved),
+            permutation(moved),
             x,
             self._twice_extended[level],
-            plus=None if plus is None else _own(plus),
+            plus=None if plus is None else own(plus),
             accumulate=into is not None,
-            out=self._array(*x.shape) if into is None else _own(into),
+            out=self._array(*x.shape) if into is None else own(into),
             batch=x.shape[2],
         )
 
@@ -443,14 +354,14 @@ class CpuKernels:
         shared: LimbArray | None = None,
     ) -> LimbArray:
         """Divide by P."""
-        basis, words = self._bases[level], _own(x)
+        basis, words = self._bases[level], own(x)
         components, _, batch, n = words.shape
-        added = [None if part is None else _own(part) for part in plus or (None,) * components]
+        added = [None if part is None else own(part) for part in plus or (None,) * components]
         if moved is not None and moved.element != 1:
             words = self._permuted(words, moved)
             added = [None if part is None else self._permuted(part, moved) for part in added]
         out = self._array(components, basis.limbs, batch, n)
-        all_rows = None if shared is None else _own(shared)[0]
+        all_rows = None if shared is None else own(shared)[0]
         mod_down(basis, words, added, out, shared=all_rows, batch=batch)
         return out
 
@@ -463,41 +374,10 @@ class CpuKernels:
         # Nothing is added, so no modulus matters: all rows count as entries of one.
         entries = self.ring.rows_of(x)
         out = self._array(*x.shape)
-        return automorphism.apply(self.ring, _table(moved), x, out=out, batch=entries)
-
-    def _array(self, *shape: int) -> Words:
-        return self._pool.array(shape)
+        return automorphism.apply(self.ring, permutation(moved), x, out=out, batch=entries)
 
     def _rows(self, rows: int, batch: int) -> Words:
         return self._array(rows, batch, self.ring.n)
 
     def _mods(self, x: Words) -> Mods | None:
         return None if x.shape[0] == 1 else self._twice[x.shape[1] - 1]
-
-
-def _own(a: LimbArray) -> Words:
-    if not isinstance(a, np.ndarray):
-        raise InternalError(f"{type(a).__name__} is no array of this device")
-    return a
-
-
-def _alike(a: LimbArray, b: LimbArray) -> tuple[Words, Words]:
-    if a.shape != b.shape:
-        raise InternalError(f"arrays of one shape expected, got {a.shape} and {b.shape}")
-    return _own(a), _own(b)
-
-
-def _but_batch(a: Words) -> tuple[int, ...]:
-    return (*a.shape[:2], *a.shape[3:])
-
-
-def _pointers(keys: KeyTable) -> KeyPointers:
-    if not isinstance(keys, KeyPointers):
-        raise InternalError(f"{type(keys).__name__} is no table of keys of this device")
-    return keys
-
-
-def _table(moved: Galois) -> Automorphism:
-    if not isinstance(moved, Automorphism):
-        raise InternalError(f"{type(moved).__name__} is no automorphism of this device")
-    return moved

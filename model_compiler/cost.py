@@ -22,17 +22,16 @@ from tacit.circuit import (
     Circuit,
     LinearPlan,
     Node,
-    Op,
     Plain,
     ValueType,
     WeightedSumPlan,
     execute,
-    last_uses,
 )
 from tacit.decompose import chebyshev_by_powers
 from tacit.evaluation_keys import keys_at, keys_bytes
 from tacit.key_levels import circuit_key_levels
 from tacit.model_compiler.bsgs import RotationCosts
+from tacit.model_compiler.ciphertext_peak import CiphertextPeak
 from tacit.model_compiler.coarse_costs import (
     Parts,
     linear_parts,
@@ -102,7 +101,7 @@ def predict(circuit: Circuit, params: CryptoParams, times: MachineTimes) -> Pred
     model = CostModel(params, times)
     by_layer = {COLD_START: COLD_START_SECONDS[times.backend]}
     model.milliseconds += 1e3 * by_layer[COLD_START]
-    peak = _Peak(circuit, params)
+    peak = CiphertextPeak(circuit, params)
     held: dict[str, int] = {}
 
     def observe(index: int, node: Node, _results: Sequence[ValueType]) -> None:
@@ -373,37 +372,3 @@ class CostModel:
     def _encode(self, plain: Plain, at: ValueType, extended: bool = False) -> None:
         if not plain.is_scalar:
             self.encoded[plain.key, at] = extended
-
-
-class _Peak:
-    """Bytes of the ciphertexts alive after each node, and of a linear map's rotations."""
-
-    def __init__(self, circuit: Circuit, params: CryptoParams) -> None:
-        self._circuit = circuit
-        self._params = params
-        self._last = last_uses(circuit)
-        self._alive = sum(self._bytes(v) for v in circuit.inputs)
-        self.most = self._alive
-
-    def after(self, index: int) -> int:
-        """Return the bytes while the node ran."""
-        node = self._circuit.nodes[index]
-        self._alive += sum(self._bytes(v) for v in node.outputs)
-        during = self._alive + self._scratch(node)
-        self.most = max(self.most, during)
-        ended = [v for v in {*node.inputs, *node.outputs} if self._last.get(v, -1) <= index]
-        self._alive -= sum(self._bytes(v) for v in ended)
-        return during
-
-    def _bytes(self, value: int) -> int:
-        return self._params.ciphertext_bytes(self._circuit.types[value].level)
-
-    def _scratch(self, node: Node) -> int:
-        level = self._circuit.types[node.inputs[0]].level
-        if isinstance(node.attribute, LinearPlan):
-            terms = node.attribute.terms
-            kept = len({(t.input, t.baby) for t in terms if t.baby})
-            kept += len({(t.output, t.giant) for t in terms})
-        else:
-            kept = 4 if node.op is Op.CHEBYSHEV else 1
-        return kept * self._params.ciphertext_bytes(level)

@@ -15,11 +15,10 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tacit.errors import (
     TacitError,
@@ -33,29 +32,13 @@ from tacit.runtime.refusals import DamagedKeysError
 from tacit.runtime.repository import ModelVersion
 from tacit.runtime.requests import Job, Owner, Result
 from tacit.runtime.shared_worker import SharedWorker
-from tacit.runtime.worker_process import Attempt, KeyPaths, Line, WorkerProcess
+from tacit.runtime.worker_keys import KeyFiles, Results, key_paths
+from tacit.runtime.worker_process import Attempt, Line, WorkerProcess
 from tacit.runtime.worker_settings import WorkerMemory
 
 _LOG = logging.getLogger("tacit.runtime.workers")
 _STOP_SECONDS = 5.0
 _WAIT_SECONDS = 0.05
-Results = dict[int, Result | TacitError]
-
-
-class KeyFiles(Protocol):
-    """Where an owner's evaluation keys lie; methods may block."""
-
-    def frame_paths(self, tenant: str, key_id: str) -> list[Path]:
-        """Return the files of a complete key set.
-
-        Raises:
-            UnknownKeyError: not there, or not complete.
-        """
-        ...
-
-    def drop_damaged(self, tenant: str, key_id: str) -> int:
-        """Remove files that are not what was declared; returns how many."""
-        ...
 
 
 class WorkerPool:
@@ -190,7 +173,7 @@ class WorkerPool:
 
     async def _attempt(self, worker: SharedWorker, job: Job, indices: Sequence[int]) -> Attempt:
         """Run some of a job once."""
-        keys, unknown = self._key_paths(job, indices)
+        keys, unknown = key_paths(self._keys, job, indices)
         known = [index for index in indices if index not in unknown]
         if not known:
             return Attempt(unknown)
@@ -223,18 +206,6 @@ class WorkerPool:
         elif any(isinstance(result, Result) for result in attempt.results.values()):
             self.device_error = ""
         return bool(attempt.lost)
-
-    def _key_paths(self, job: Job, indices: Iterable[int]) -> tuple[KeyPaths, Results]:
-        """Return where keys lie, and errors for the work whose keys are not there."""
-        paths: dict[Owner, list[Path]] = {}
-        errors: dict[Owner, TacitError] = {}
-        for owner in {job.work[index].owner for index in indices}:
-            try:
-                paths[owner] = self._keys.frame_paths(*owner)
-            except TacitError as error:
-                errors[owner] = error
-        owners = {index: job.work[index].owner for index in indices}
-        return paths, {i: errors[owner] for i, owner in owners.items() if owner in errors}
 
     async def _heard(
         self, worker: SharedWorker, owner: Owner, result: Result | TacitError

@@ -20,7 +20,8 @@ from tacit.kernels.devices import Device
 from tacit.runtime.backends.loading import BackendName
 from tacit.runtime.batcher import QueueLimits
 from tacit.runtime.options import ServerOptions, WorkerLimits
-from tacit.runtime.server import Replacements, Server, ServerHandle
+from tacit.runtime.server import ServerHandle
+from tacit.runtime.server_process import Replacements, Server
 from tests.conformance.cuda_backend import fibres
 from tests.e2e.customers import BOUND, MODEL, Customer
 from tests.runtime.models import write_repository

@@ -9,7 +9,8 @@ from pathlib import Path
 from tacit.errors import TacitError, UnknownKeyError
 from tacit.runtime.options import ServerOptions
 from tacit.runtime.requests import Job, Result, Timing
-from tacit.runtime.server import Replacements, ServerHandle
+from tacit.runtime.server import ServerHandle
+from tacit.runtime.server_process import Replacements
 from tacit.signature import Signature
 
 KEY = "ab" * 32

@@ -15,7 +15,8 @@ from tacit.runtime.backends.loading import BackendName, choose_backend
 from tacit.runtime.isolation import Isolation, choose_isolation, group_of
 from tacit.runtime.options import ServerOptions, WorkerLimits
 from tacit.runtime.requests import Owner
-from tacit.runtime.server import Server, ServerHandle
+from tacit.runtime.server import ServerHandle
+from tacit.runtime.server_process import Server
 from tests.runtime.models import TINY_INSECURE, echo_artifact, write_repository
 
 ADVICE = "python -m tacit.kernels.build"

@@ -15,7 +15,8 @@ from tacit.errors import ParameterMismatchError, TacitError, UnknownKeyError
 from tacit.model_compiler.training import compile_training
 from tacit.runtime.options import ServerOptions
 from tacit.runtime.requests import Job, Result, Timing
-from tacit.runtime.server import Replacements, ServerHandle
+from tacit.runtime.server import ServerHandle
+from tacit.runtime.server_process import Replacements
 from tacit.runtime.training_service import TrainingLimits
 from tacit.signature import Signature, TensorSpec
 from tacit.training import TrainingTask
