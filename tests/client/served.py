@@ -6,6 +6,7 @@ import socket
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -15,6 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 from tacit.artifact import Artifact
 from tacit.model_compiler import CompileOptions, compile_model
 from tacit.params import CryptoParams, Security
+
+Kind = Literal["http", "grpc"]
+KINDS: tuple[Kind, ...] = ("http", "grpc")
 
 TINY_INSECURE = CryptoParams.choose(11, 3, 40, 50, 2, security=Security.UNCHECKED_INSECURE)
 FEATURES, OUTPUTS = 6, 3

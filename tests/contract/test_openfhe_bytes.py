@@ -1,111 +1,41 @@
-import contextlib
-import hashlib
-import random
-import subprocess
-import sys
-import textwrap
-import tracemalloc
+"""OpenFHE's archives read and written: the bytes are the same, and the limbs mean what they say."""
+
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-openfhe = pytest.importorskip("openfhe")
-
-from tacit.errors import ForeignBytesError  # noqa: E402
-from tacit.moduli import choose_moduli, flexible_scales, smallest_root  # noqa: E402
-from tacit.openfhe_bytes import (  # noqa: E402
+from tacit.moduli import choose_moduli, smallest_root
+from tacit.openfhe_bytes import (
     read_ciphertext,
     read_public_key,
     template_from_ciphertext,
     template_from_context,
     write_ciphertext,
 )
-from tacit.openfhe_keys import (  # noqa: E402
+from tacit.openfhe_keys import (
     read_automorphism_keys,
     read_relinearization_key,
     write_automorphism_keys,
     write_relinearization_key,
 )
-from tacit.wire import (  # noqa: E402
-    Ciphertext,
-    CiphertextExpectation,
-    EvaluationKey,
-    KeyKind,
-    decode_ciphertext,
-    encode_ciphertext,
-    encode_evaluation_key,
-    frame_digest,
-    key_id,
+from tests.contract.foreign import (
+    BASIC,
+    BINARY,
+    DEPTH,
+    DNUM,
+    LOG_FIRST,
+    LOG_N,
+    LOG_SCALE,
+    SLOTS,
+    Party,
+    make_context,
+    openfhe,
+    product,
+    values,
 )
-
-BINARY = openfhe.BINARY
-BASIC = ("PKE", "KEYSWITCH", "LEVELEDSHE")
-LOG_N, DEPTH, LOG_SCALE, LOG_FIRST, DNUM = 10, 4, 40, 50, 2
-SLOTS = 1 << (LOG_N - 1)
-DIGEST = hashlib.sha256(b"parameters of this test").digest()
-
-
-def make_context(features: tuple[str, ...] = BASIC, depth: int = DEPTH, dnum: int = DNUM) -> Any:
-    params = openfhe.CCParamsCKKSRNS()
-    params.SetSecurityLevel(openfhe.SecurityLevel.HEStd_NotSet)
-    params.SetRingDim(1 << LOG_N)
-    params.SetMultiplicativeDepth(depth)
-    params.SetScalingModSize(LOG_SCALE)
-    params.SetFirstModSize(LOG_FIRST)
-    params.SetScalingTechnique(openfhe.FLEXIBLEAUTO)
-    params.SetKeySwitchTechnique(openfhe.HYBRID)
-    params.SetNumLargeDigits(dnum)
-    context = openfhe.GenCryptoContext(params)
-    for feature in features:
-        context.Enable(getattr(openfhe.PKESchemeFeature, feature))
-    return context
-
-
-@dataclass(frozen=True)
-class Party:
-    """A context with keys for products and the rotations 1, 2 and -3."""
-
-    context: Any
-    pair: Any
-
-    @property
-    def tag(self) -> str:
-        return str(self.pair.secretKey.GetKeyTag())
-
-    def encrypt(self, values: "np.ndarray[Any, Any]", dropped: int = 0) -> Any:
-        plain = self.context.MakeCKKSPackedPlaintext(values, 1, dropped)
-        return self.context.Encrypt(self.pair.publicKey, plain)
-
-    def decrypt(self, ciphertext: Any) -> "np.ndarray[Any, Any]":
-        plain = self.context.Decrypt(ciphertext, self.pair.secretKey)
-        plain.SetLength(SLOTS)
-        return np.array(plain.GetRealPackedValue())
-
-
-@pytest.fixture(scope="module")
-def party() -> Party:
-    context = make_context()
-    pair = context.KeyGen()
-    context.EvalMultKeyGen(pair.secretKey)
-    context.EvalRotateKeyGen(pair.secretKey, [1, 2, -3])
-    return Party(context, pair)
-
-
-def values(seed: int) -> "np.ndarray[Any, Any]":
-    return np.random.default_rng(seed).uniform(-1, 1, SLOTS)
-
-
-def product(party: Party, factors: int) -> Any:
-    """A product of fresh ciphertexts: OpenFHE level factors - 2, degree 2."""
-    result = party.encrypt(values(0))
-    for _ in range(factors - 1):
-        result = party.context.EvalMult(result, party.encrypt(values(0)))
-    return result
-
 
 KINDS: dict[str, Callable[[Party], Any]] = {
     "fresh": lambda p: p.encrypt(values(0)),
@@ -287,228 +217,3 @@ def coefficients(values_: "np.ndarray[Any, Any]", prime: int) -> "np.ndarray[Any
         ],
         dtype=object,
     )
-
-
-OTHER_PROCESS = textwrap.dedent(
-    """
-    import sys
-    from pathlib import Path
-    import openfhe
-    from tacit.moduli import choose_moduli, flexible_scales
-    from tacit.openfhe_bytes import (
-        ForeignCiphertext, read_ciphertext, template_from_context, write_ciphertext,
-    )
-    from tacit.openfhe_keys import write_automorphism_keys, write_relinearization_key
-    from tacit.wire import (
-        Ciphertext, CiphertextExpectation, KeyExpectation, KeyKind, decode_ciphertext,
-        decode_evaluation_key, encode_ciphertext,
-    )
-
-    folder = Path(sys.argv[1])
-    digest = bytes.fromhex(sys.argv[2])
-    log_n, depth, log_scale, log_first, dnum = (int(text) for text in sys.argv[3:8])
-    tag = "a tag of the worker's own choice"
-    params = openfhe.CCParamsCKKSRNS()
-    params.SetSecurityLevel(openfhe.SecurityLevel.HEStd_NotSet)
-    params.SetRingDim(1 << log_n)
-    params.SetMultiplicativeDepth(depth)
-    params.SetScalingModSize(log_scale)
-    params.SetFirstModSize(log_first)
-    params.SetScalingTechnique(openfhe.FLEXIBLEAUTO)
-    params.SetKeySwitchTechnique(openfhe.HYBRID)
-    params.SetNumLargeDigits(dnum)
-    context = openfhe.GenCryptoContext(params)
-    for feature in ("PKE", "KEYSWITCH", "LEVELEDSHE", "ADVANCEDSHE"):
-        context.Enable(getattr(openfhe.PKESchemeFeature, feature))
-    template = template_from_context(openfhe.Serialize(context, openfhe.BINARY))
-    chosen = choose_moduli(log_n, depth, log_scale, log_first, dnum)
-    expected = KeyExpectation(digest, log_n, chosen.moduli, chosen.special_moduli, dnum)
-    for path in sorted(folder.glob("key-*")):
-        key = decode_evaluation_key(path.read_bytes(), expected)
-        if key.kind is KeyKind.RELINEARIZATION:
-            openfhe.DeserializeEvalMultKeyString(
-                write_relinearization_key(template, tag, chosen.special_moduli, key.limbs),
-                openfhe.BINARY,
-            )
-        else:
-            archive = write_automorphism_keys(
-                template, tag, chosen.special_moduli, {key.galois_element: key.limbs}
-            )
-            openfhe.DeserializeEvalAutomorphismKeyString(archive, openfhe.BINARY)
-    scales = flexible_scales(chosen.moduli, log_scale)
-    frame = (folder / "input").read_bytes()
-    sent = decode_ciphertext(frame, CiphertextExpectation(digest, log_n, chosen.moduli, scales))
-    foreign = ForeignCiphertext(
-        sent.limbs, depth - sent.level, sent.degree, sent.scale, sent.slots, tag
-    )
-    x = openfhe.DeserializeCiphertextString(write_ciphertext(template, foreign), openfhe.BINARY)
-    y = context.EvalRotate(context.EvalMult(context.EvalMult(x, x), x), 2)
-    y = context.EvalAdd(y, context.EvalRotate(x, -3))
-    result, _ = read_ciphertext(openfhe.Serialize(y, openfhe.BINARY))
-    answer = Ciphertext(
-        result.limbs, depth - result.level, result.noise_scale_degree, result.scaling_factor,
-        result.slots, digest, sent.key_id,
-    )
-    (folder / "output").write_bytes(encode_ciphertext(answer, chosen.moduli))
-    """
-)
-
-
-def wire_ciphertext(archive: bytes, key_name: bytes) -> Ciphertext:
-    read, _ = read_ciphertext(archive)
-    return Ciphertext(
-        read.limbs,
-        DEPTH - read.level,
-        read.noise_scale_degree,
-        read.scaling_factor,
-        read.slots,
-        DIGEST,
-        key_name,
-    )
-
-
-def send_keys(party: Party, folder: Path) -> bytes:
-    chosen = choose_moduli(LOG_N, DEPTH, LOG_SCALE, LOG_FIRST, DNUM)
-    relin, _ = read_relinearization_key(openfhe.SerializeEvalMultKeyString(BINARY, party.tag))
-    rotations, _ = read_automorphism_keys(
-        openfhe.SerializeEvalAutomorphismKeyString(BINARY, party.tag)
-    )
-    keys = [EvaluationKey(relin.limbs, KeyKind.RELINEARIZATION, 0, DIGEST)]
-    for element, key in rotations.items():
-        keys.append(EvaluationKey(key.limbs, KeyKind.ROTATION, element, DIGEST))
-    digests: list[bytes] = []
-    for i, wire_key in enumerate(keys):
-        frame = encode_evaluation_key(wire_key, chosen.moduli, chosen.special_moduli)
-        (folder / f"key-{i}").write_bytes(frame)
-        digests.append(frame_digest(frame))
-    return key_id(DIGEST, digests)
-
-
-def test_another_process_computes_on_wire_frames_under_a_key_tag_of_its_own(
-    party: Party, tmp_path: Path
-) -> None:
-    chosen = choose_moduli(LOG_N, DEPTH, LOG_SCALE, LOG_FIRST, DNUM)
-    name = send_keys(party, tmp_path)
-    x = values(7)
-    sent = wire_ciphertext(openfhe.Serialize(party.encrypt(x), BINARY), name)
-    (tmp_path / "input").write_bytes(encode_ciphertext(sent, chosen.moduli))
-    script = tmp_path / "worker.py"
-    script.write_text(OTHER_PROCESS)
-    source = str(Path(__file__).parents[2] / "src")
-    numbers = [str(number) for number in (LOG_N, DEPTH, LOG_SCALE, LOG_FIRST, DNUM)]
-    launch = (
-        f"import sys, runpy; sys.path.insert(0, {source!r}); sys.argv = sys.argv[1:]; "
-        "runpy.run_path(sys.argv[0])"
-    )
-    subprocess.run(
-        [sys.executable, "-c", launch, str(script), str(tmp_path), DIGEST.hex(), *numbers],
-        check=True,
-        timeout=120,
-    )
-    scales = flexible_scales(chosen.moduli, LOG_SCALE)
-    expected = CiphertextExpectation(DIGEST, LOG_N, chosen.moduli, scales, key_id=name)
-    answer = decode_ciphertext((tmp_path / "output").read_bytes(), expected)
-    fresh, template = read_ciphertext(openfhe.Serialize(party.encrypt(x), BINARY))
-    foreign = replace(
-        fresh,
-        limbs=answer.limbs,
-        level=DEPTH - answer.level,
-        noise_scale_degree=answer.degree,
-        scaling_factor=answer.scale,
-        objects=(),
-    )
-    loaded = openfhe.DeserializeCiphertextString(write_ciphertext(template, foreign), BINARY)
-    expected_values = np.roll(x**3, -2) + np.roll(x, 3)
-    assert np.abs(party.decrypt(loaded) - expected_values).max() < 1e-6
-
-
-def archives(party: Party) -> dict[str, tuple[bytes, Callable[[bytes], Any]]]:
-    return {
-        "ciphertext": (openfhe.Serialize(product(party, 4), BINARY), read_ciphertext),
-        "context": (openfhe.Serialize(party.context, BINARY), template_from_context),
-        "public key": (openfhe.Serialize(party.pair.publicKey, BINARY), read_public_key),
-        "relinearisation key": (
-            openfhe.SerializeEvalMultKeyString(BINARY, party.tag),
-            read_relinearization_key,
-        ),
-        "automorphism keys": (
-            openfhe.SerializeEvalAutomorphismKeyString(BINARY, party.tag),
-            read_automorphism_keys,
-        ),
-    }
-
-
-def test_damaged_archives_raise_only_foreign_bytes_errors(party: Party) -> None:
-    """Bytes of the structure are hit, then random cuts, inserts and overwrites."""
-    rng = random.Random(3)
-    for archive, read in archives(party).values():
-        ends = [*range(min(len(archive), 1100)), *range(max(0, len(archive) - 150), len(archive))]
-        for at in rng.sample(ends, min(len(ends), 500)):
-            damaged = bytearray(archive)
-            damaged[at] ^= rng.randrange(1, 256)
-            attempt(read, bytes(damaged))
-        for _ in range(100):
-            attempt(read, random_damage(archive, rng))
-
-
-def test_a_damaged_archive_never_makes_the_reader_allocate_more_than_it_holds(
-    party: Party,
-) -> None:
-    rng = random.Random(4)
-    for kind, (archive, read) in archives(party).items():
-        for _ in range(40):
-            damaged = random_damage(archive, rng)
-            tracemalloc.start()
-            attempt(read, damaged)
-            peak = tracemalloc.get_traced_memory()[1]
-            tracemalloc.stop()
-            assert peak < len(damaged) + (1 << 17), kind
-
-
-def attempt(read: Callable[[bytes], Any], damaged: bytes) -> None:
-    with contextlib.suppress(ForeignBytesError):
-        read(damaged)
-
-
-def random_damage(archive: bytes, rng: random.Random) -> bytes:
-    at = rng.randrange(len(archive))
-    length = rng.choice([1, 4, 8, 64])
-    match rng.randrange(4):
-        case 0:
-            return archive[:at]
-        case 1:
-            return archive[:at] + rng.randbytes(length) + archive[at:]
-        case 2:
-            return archive[:at] + archive[at + length :]
-        case _:
-            extreme = rng.choice([b"\xff", b"\x00", b"\x80"])
-            return archive[:at] + extreme * length + archive[at + length :]
-
-
-def test_every_truncation_of_an_archive_is_refused(party: Party) -> None:
-    archive = openfhe.Serialize(party.encrypt(values(0), DEPTH), BINARY)
-    for length in [*range(0, 2000), *range(2000, len(archive), 97)]:
-        with pytest.raises(ForeignBytesError):
-            read_ciphertext(archive[:length])
-    with pytest.raises(ForeignBytesError, match="follow"):
-        read_ciphertext(archive + b"\x00")
-
-
-def test_limbs_that_do_not_fit_the_template_are_never_written(party: Party) -> None:
-    ciphertext, template = read_ciphertext(openfhe.Serialize(party.encrypt(values(0)), BINARY))
-    too_large = ciphertext.limbs.copy()
-    too_large[1, 2, 3] = template.moduli[2]
-    wrong = {
-        "residue": replace(ciphertext, limbs=too_large),
-        "limbs": replace(ciphertext, limbs=ciphertext.limbs[:, :-1]),
-        "dtype": replace(ciphertext, limbs=ciphertext.limbs.astype(np.int64)),
-        "ring": replace(ciphertext, limbs=ciphertext.limbs[..., :512]),
-        "degree": replace(ciphertext, noise_scale_degree=3),
-        "slots": replace(ciphertext, slots=SLOTS + 1),
-        "scale": replace(ciphertext, scaling_factor=float("nan")),
-        "objects": replace(ciphertext, objects=((1,), (2,))),
-        "other objects": replace(ciphertext, objects=(tuple(range(11)),) * 2),
-    }
-    for foreign in wrong.values():
-        with pytest.raises(ForeignBytesError):
-            write_ciphertext(template, foreign)
