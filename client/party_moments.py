@@ -7,7 +7,6 @@ parties are decrypted. Missing values (NaN) are left out of their column's sums.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,11 +58,11 @@ class PooledMoments:
         """Put the pooled mean where a value is missing."""
         return np.where(np.isnan(x), self.means, x)
 
-    def preparation(self, row_factor: float = 1.0) -> Preparation:
+    def preparation(self) -> Preparation:
         """Return the standardisation that every party applies to its rows."""
         constant = self.deviations <= 0.0
         inverse = np.where(constant, 0.0, 1.0 / np.where(constant, 1.0, self.deviations))
-        return Preparation(self.means, np.diag(inverse), row_factor)
+        return Preparation(self.means, np.diag(inverse), 1.0)
 
 
 def pooled_moments(sums: JointSums, x: Floats, seconds: float) -> PooledMoments:
@@ -131,17 +130,6 @@ def pooled_curvature(sums: JointSums, moments: PooledMoments, x: Floats, seconds
     gram[places] = totals
     gram = gram + np.triu(gram, 1).T
     return _CURVATURE_SHARE * float(np.linalg.eigvalsh(gram / gram[0, 0]).max())
-
-
-def joint_preparation(moments: PooledMoments, curvature: float, capacity: int) -> Preparation:
-    """Return how every party prepares its rows for training on the union.
-
-    Args:
-        moments: of the pooled table.
-        curvature: `pooled_curvature`.
-        capacity: rows that the training circuit takes.
-    """
-    return moments.preparation(math.sqrt(capacity / (curvature * moments.rows)))
 
 
 def _ranges(terms: SessionTerms) -> tuple[Floats, Floats]:

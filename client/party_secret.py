@@ -11,7 +11,7 @@ common a.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     import openfhe
 
 Limbs = NDArray[np.uint64]
-Made = TypeVar("Made")
 
 _TAG = "joint"
 

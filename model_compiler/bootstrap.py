@@ -117,30 +117,6 @@ def _harmonics(count: int, period: float) -> tuple[Floats, Floats]:
     return np.cos(angles), np.sin(angles)
 
 
-def choose_extension(
-    function: Callable[[Floats], Floats],
-    error: float,
-    params: CryptoParams,
-    plan: Bootstrap,
-    degrees: Sequence[int] = DEGREES,
-) -> Extension:
-    """Choose the fewest harmonics whose error, noise apart, is small enough.
-
-    Raises:
-        ParameterError: not even the largest degree is; the message says what it reaches.
-    """
-    best: Extension | None = None
-    for degree in degrees:
-        best = extend_function(function, degree, params, plan)
-        if best.error <= error:
-            return best
-    reached = math.inf if best is None else best.error
-    raise ParameterError(
-        f"no series of up to {max(degrees, default=0)} harmonics has an error below {error:.3g}: "
-        f"{reached:.3g} is reached; scale the function, or approximate it otherwise"
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class BootstrapChoice:
     """Parameters and stages, with what they cost.

@@ -104,11 +104,6 @@ def read_record(connection: Connection, job_id: str) -> TrainingRecord:
         raise KeyFileError(f"{path} is damaged") from error
 
 
-def job_ids(connection: Connection) -> list[str]:
-    """List the trainings that have a record."""
-    return sorted(path.stem for path in connection.trainings.glob("*.training"))
-
-
 def _plain(value: object) -> object:
     """Return a scalar of numpy's, as searches over grids set them, as Python's."""
     if isinstance(value, np.generic):

@@ -123,8 +123,3 @@ class Recorded:
     def _fill(self, targets: Sequence[DeviceArray], sources: Sequence[DeviceArray]) -> None:
         for target, source in zip(targets, sources, strict=True):
             self._device.copy(source.address, target.address, source.nbytes)
-
-
-def _form(table: CudaKeyTable) -> tuple[int, int, int]:
-    """Return what the recorded work takes for granted of a table."""
-    return table.batch, table.digits, table.rows

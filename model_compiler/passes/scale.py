@@ -76,24 +76,9 @@ class ScaledGraph:
     placements: Mapping[str, Placement]
 
     @property
-    def input_scale(self) -> dict[str, Floats]:
-        """Scale of each graph input, shape () or (size,)."""
-        return {name: self.placements[name].scale for name in self.graph.inputs}
-
-    @property
-    def input_offset(self) -> dict[str, Floats]:
-        """Offset of each graph input, shape () or (size,)."""
-        return {name: self.placements[name].offset for name in self.graph.inputs}
-
-    @property
     def output_scale(self) -> dict[str, float]:
         """Scale of each graph output."""
         return {name: float(self.placements[name].scale) for name in self.graph.outputs}
-
-    @property
-    def output_offset(self) -> dict[str, float]:
-        """Offset of each graph output."""
-        return {name: float(self.placements[name].offset) for name in self.graph.outputs}
 
 
 def evaluate_scaled(
@@ -111,17 +96,6 @@ def evaluate_scaled(
     stored = {name: scaled.placements[name].store(inputs[name]) for name in scaled.graph.inputs}
     outputs = evaluate(scaled.graph, stored, observe)
     return {name: scaled.placements[name].read(values) for name, values in outputs.items()}
-
-
-def stored_magnitudes(scaled: ScaledGraph, inputs: Mapping[str, Floats]) -> dict[str, float]:
-    """Return the greatest |stored value| of every tensor on some rows; at most 1 if all is well."""
-    greatest: dict[str, float] = {}
-
-    def observe(name: str, values: Floats) -> None:
-        greatest[name] = float(np.abs(values).max())
-
-    evaluate_scaled(scaled, inputs, observe)
-    return greatest
 
 
 def scale(

@@ -78,15 +78,6 @@ def stage_plan(log_slots: int, group: range) -> LinearPlan:
     return LinearPlan(1, tuple(terms), "rows", "")
 
 
-def apply_stage(stage: Stage, values: Complexes) -> Complexes:
-    """Multiply a vector of slots by a stage's matrix, as its plan says; shape (..., n)."""
-    result = np.zeros_like(values, dtype=np.complex128)
-    for term in stage.plan.terms:
-        product = stage.rows[term.row] * np.roll(values, -term.baby, axis=-1)
-        result += np.roll(product, -term.giant, axis=-1)
-    return result
-
-
 def _checked(log_slots: int, stages: int) -> list[range]:
     if not 1 <= stages <= log_slots:
         raise ParameterError(f"{stages} stages for 2^{log_slots} slots: 1 to {log_slots} expected")

@@ -19,7 +19,6 @@ _COMMON = struct.Struct("<8sHBBIQ8s32s")
 _CIPHERTEXT = struct.Struct("<32sdIHHBBBB4s")
 _KEY = struct.Struct("<IHHBBBB4s")
 _CHECKSUM_AT = 24
-COMMON_BYTES = _COMMON.size
 
 
 class FrameKind(IntEnum):

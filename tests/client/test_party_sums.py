@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tacit.client.party import Party
-from tacit.client.party_moments import PooledMoments, joint_preparation, local_sums
+from tacit.client.party_moments import PooledMoments, local_sums
 from tacit.errors import InputRangeError, InputShapeError, SchemaMismatchError, WrongShareError
 from tacit.logistic import Preparation
 from tests.client.parties import PATIENCE, failures, parties, relay, terms, together
@@ -76,7 +76,7 @@ def test_all_parties_prepare_rows_alike_and_as_for_the_union(
     rows = np.concatenate([np.ones((len(filled), 1)), np.clip(scaled, -4, 4)], axis=1)
     wanted = 0.25 * np.linalg.eigvalsh(rows.T @ rows / len(rows)).max()
     assert np.abs(np.array(curvatures) - wanted).max() < 1e-4
-    prepared = [joint_preparation(m, c, 512) for m, c in zip(moments, curvatures, strict=True)]
+    prepared = [found.preparation() for found in moments]
     alone = Preparation.of(filled[:, :1], 512)
     assert abs(prepared[0].mean[0] - alone.mean[0]) < CLOSE
     for other in prepared[1:]:

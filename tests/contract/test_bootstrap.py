@@ -28,7 +28,7 @@ from tacit.fourier import (
 )
 from tacit.params import CryptoParams, SecretDistribution, Security
 from tacit.runtime.backends.clear import ClearEvaluator
-from tacit.slot_matrices import apply_stage, coefficients_to_slots, slots_to_coefficients
+from tacit.slot_matrices import Stage, coefficients_to_slots, slots_to_coefficients
 from tacit.type_rules import bootstrapped_type
 from tacit.wire_key import KeyKind
 
@@ -36,6 +36,15 @@ Floats = NDArray[np.float64]
 
 ENCAPSULATED = SecretDistribution.SPARSE_ENCAPSULATED
 X: Floats = np.linspace(-0.5, 0.5, 4001, dtype=np.float64)
+
+
+def apply_stage(stage: Stage, values: NDArray[np.complex128]) -> NDArray[np.complex128]:
+    """Multiply a vector of slots by a stage's matrix, as its plan says; shape (..., n)."""
+    result = np.zeros_like(values, dtype=np.complex128)
+    for term in stage.plan.terms:
+        product = stage.rows[term.row] * np.roll(values, -term.baby, axis=-1)
+        result += np.roll(product, -term.giant, axis=-1)
+    return result
 
 
 def _params(

@@ -10,12 +10,11 @@ from tacit.bootstrap import Bootstrap
 from tacit.bootstrap_levels import raised_level
 from tacit.bootstrap_steps import bootstrap_by_steps
 from tacit.circuit import Op, ValueType
-from tacit.errors import LevelError, ParameterError, SecurityError
+from tacit.errors import ParameterError, SecurityError
 from tacit.fourier import evaluate_series
 from tacit.model_compiler.bootstrap import (
     bootstrapped_params,
     choose_bootstrap,
-    choose_extension,
     extend_function,
 )
 from tacit.model_compiler.builder import CircuitBuilder
@@ -66,16 +65,6 @@ def test_an_extension_says_how_far_it_is_off(params: CryptoParams) -> None:
 def test_a_kink_s_coefficients_do_not_magnify_the_noise(params: CryptoParams) -> None:
     found = extend_function(lambda x: np.maximum(x, 0.0), 31, params, PLAN)
     assert found.noise < found.error < 2.0**-8
-
-
-def test_the_fewest_harmonics_that_do_are_chosen(params: CryptoParams) -> None:
-    assert choose_extension(lambda x: x, 2.0**-15, params, PLAN).degree == 7
-    assert choose_extension(_silu, 2.0**-12, params, PLAN).degree == 15
-    assert choose_extension(_silu, 2.0**-18, params, PLAN, (15, 31)).degree == 31
-    with pytest.raises(ParameterError, match="scale the function"):
-        choose_extension(np.sign, 2.0**-8, params, PLAN, (15, 31))
-    with pytest.raises(LevelError):
-        choose_extension(_silu, 2.0**-30, params, PLAN)
 
 
 def test_the_builder_checker_and_cost_model_know_bootstraps(params: CryptoParams) -> None:

@@ -27,12 +27,22 @@ from tacit.model_compiler.passes.scale import (
     ScaledGraph,
     evaluate_scaled,
     scale,
-    stored_magnitudes,
 )
 from tacit.model_compiler.passes.square import complete_squares
 from tests.model_compiler.random_graphs import affine_node, random_graph, random_rows
 
 Floats = NDArray[np.float64]
+
+
+def stored_magnitudes(scaled: ScaledGraph, inputs: Mapping[str, Floats]) -> dict[str, float]:
+    """Return the greatest |stored value| of every tensor on some rows; at most 1 if all is well."""
+    greatest: dict[str, float] = {}
+
+    def observe(name: str, values: Floats) -> None:
+        greatest[name] = float(np.abs(values).max())
+
+    evaluate_scaled(scaled, inputs, observe)
+    return greatest
 
 
 def assert_same(graph: Graph, scaled: ScaledGraph, rows: dict[str, Floats]) -> None:
@@ -122,8 +132,8 @@ def test_features_are_stored_each_on_its_own_range() -> None:
     rows = random_rows(graph, 1, 400)
     rows["x"] = rows["x"] * np.array([1.0, 500.0, 0.01, 3.0]) + np.array([0.0, 900.0, 4.0, 0.0])
     scaled = scaled_on(graph, rows)
-    assert scaled.input_scale["x"].shape == (4,)
-    assert scaled.input_scale["w"].shape == ()
+    assert scaled.placements["x"].scale.shape == (4,)
+    assert scaled.placements["w"].scale.shape == ()
     stored = scaled.placements["x"].store(rows["x"])
     np.testing.assert_allclose(np.abs(stored).max(axis=0), 0.8, atol=1e-9)
     assert_same(graph, scaled, rows)
@@ -141,7 +151,8 @@ def test_input_placements_do_not_depend_on_weights() -> None:
             affine("y", "s", "x"),
         )
         _, scaled = pipeline(graph_of(*nodes), rows)
-        placements.append((scaled.input_scale, scaled.input_offset))
+        places = [scaled.placements[name] for name in scaled.graph.inputs]
+        placements.append([(place.scale, place.offset) for place in places])
     assert placements[0] == placements[1]
 
 
@@ -153,7 +164,7 @@ def test_output_placements_say_only_a_few_bits() -> None:
         graph = graph_of(replace(node, bias=bias))
         rows = random_rows(graph, 2)
         scaled = scaled_on(graph, rows)
-        size, offset = scaled.output_scale["y"], scaled.output_offset["y"]
+        size, offset = scaled.output_scale["y"], float(scaled.placements["y"].offset)
         step = 2.0 ** (np.floor(np.log2(size)) - 3)
         assert (size / step).is_integer()
         assert (offset / step).is_integer()
@@ -261,7 +272,7 @@ def test_an_observed_range_is_widened_to_what_a_polynomial_can_reach() -> None:
     graph = graph_of(Activation("a", "x", "relu", (), "a"), affine("y", "a"))
     rows = random_rows(graph, 0)
     _, scaled = pipeline(graph, rows)
-    limit = float(scaled.input_scale["x"])
+    limit = float(scaled.placements["x"].scale)
     extreme = {"x": np.full((1, 4), limit), "w": np.zeros((1, 4))}
     magnitudes = stored_magnitudes(scaled, extreme)
     assert magnitudes["x"] == pytest.approx(1.0)
