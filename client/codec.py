@@ -21,7 +21,6 @@ from tacit.errors import HeaderError, InputShapeError
 from tacit.openfhe_bytes import ForeignCiphertext, read_ciphertext, write_ciphertext
 from tacit.signature import Plan, Signature, TensorSpec
 from tacit.wire import (
-    Ciphertext,
     CiphertextExpectation,
     Packing,
     decode_ciphertext,
@@ -128,15 +127,7 @@ class Codec:
         params = self.keys.params
         archive = self.keys.secret.encrypt(values, spec.level, spec.degree)
         foreign, _ = read_ciphertext(archive)
-        ciphertext = Ciphertext(
-            limbs=foreign.limbs,
-            level=params.depth - foreign.level,
-            degree=foreign.noise_scale_degree,
-            scale=foreign.scaling_factor,
-            slots=foreign.slots,
-            params_digest=params.digest,
-            key_id=bytes.fromhex(self.keys.key_id),
-        )
+        ciphertext = foreign.ours(params, bytes.fromhex(self.keys.key_id))
         return encode_ciphertext(ciphertext, params.moduli, self.packing)
 
     def _decrypted(self, frame: bytes, spec: TensorSpec) -> Floats:
@@ -146,28 +137,12 @@ class Codec:
         """Check an answer's frame and write it anew, for OpenFHE."""
         params = self.keys.params
         ciphertext = decode_ciphertext(frame, self._expectation(spec))
-        foreign = ForeignCiphertext(
-            limbs=ciphertext.limbs,
-            level=params.depth - ciphertext.level,
-            noise_scale_degree=ciphertext.degree,
-            scaling_factor=params.scale(ciphertext.level) ** ciphertext.degree,
-            slots=ciphertext.slots,
-            key_tag=self.keys.secret.tag,
-        )
+        foreign = ForeignCiphertext.of(ciphertext, params, self.keys.secret.tag)
         return write_ciphertext(self.keys.context.template, foreign)
 
     def _expectation(self, spec: TensorSpec) -> CiphertextExpectation:
-        params = self.keys.params
-        return CiphertextExpectation(
-            params_digest=params.digest,
-            log_n=params.log_n,
-            moduli=params.moduli,
-            scales=tuple(params.scale(level) for level in range(params.depth + 1)),
-            levels=frozenset({spec.level}),
-            degrees=(spec.degree,),
-            slots=params.slots,
-            key_id=bytes.fromhex(self.keys.key_id),
-        )
+        key_id = bytes.fromhex(self.keys.key_id)
+        return CiphertextExpectation.exactly(self.keys.params, spec.level, spec.degree, key_id)
 
     def _each(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """Run in threads: OpenFHE and numpy release the interpreter lock while they work."""

@@ -142,17 +142,10 @@ class JointModel:
             WireError: damaged, or of another key, level or degree.
         """
         params = self.facts.params
-        expectation = CiphertextExpectation(
-            params.digest,
-            params.log_n,
-            params.moduli,
-            tuple(params.scale(at) for at in range(params.depth + 1)),
-            levels=frozenset({level}),
-            degrees=(degree,),
-            slots=params.slots,
-            key_id=bytes.fromhex(self.key_id),
+        key_id = bytes.fromhex(self.key_id)
+        return decode_ciphertext(
+            frame, CiphertextExpectation.exactly(params, level, degree, key_id)
         )
-        return decode_ciphertext(frame, expectation)
 
     def request(self, name: str, frames: Sequence[bytes], request: Request) -> None:
         """Ask all parties to decrypt ciphertexts, as the first party; then call `decrypt`.

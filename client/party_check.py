@@ -106,16 +106,7 @@ class KeyTest:
             WrongShareError: it is malformed.
         """
         params = self._params
-        expectation = CiphertextExpectation(
-            params.digest,
-            params.log_n,
-            params.moduli,
-            tuple(params.scale(level) for level in range(params.depth + 1)),
-            levels=frozenset({self.limbs - 1}),
-            degrees=(1,),
-            slots=params.slots,
-            key_id=self.key_id(),
-        )
+        expectation = CiphertextExpectation.exactly(params, self.limbs - 1, 1, self.key_id())
         most = ciphertext_frame_bytes(Packing.RAW, params.log_n, params.moduli)
         try:
             frame = self.reader.session.payload(self._transcript.entry("key", 0), TEST, most)

@@ -146,16 +146,8 @@ class JointDecryption:
             WrongShareError: it is malformed; names who sent it.
         """
         params = self.keys.context.params
-        expectation = CiphertextExpectation(
-            params.digest,
-            params.log_n,
-            params.moduli,
-            tuple(params.scale(at) for at in range(params.depth + 1)),
-            levels=frozenset({level}),
-            degrees=(degree,),
-            slots=params.slots,
-            key_id=self.keys.test.key_id(),
-        )
+        key_id = self.keys.test.key_id()
+        expectation = CiphertextExpectation.exactly(params, level, degree, key_id)
         session, most = self.keys.session, self._frame_bytes(level)
         try:
             return decode_ciphertext(session.payload(entry, label, most), expectation)

@@ -61,19 +61,11 @@ class JointPublicKey:
             UnusableEnvironmentError: in a process forked after OpenFHE was loaded.
         """
         foreign, _ = read_ciphertext(self.context.encrypted(self.key, values, level, degree))
-        return self._ours(foreign)
+        return foreign.ours(self.context.params, self.key_id)
 
     def foreign(self, ciphertext: Ciphertext) -> ForeignCiphertext:
         """Return a checked ciphertext in the form that OpenFHE's archives are written from."""
-        params = self.context.params
-        return ForeignCiphertext(
-            ciphertext.limbs,
-            params.depth - ciphertext.level,
-            ciphertext.degree,
-            params.scale(ciphertext.level) ** ciphertext.degree,
-            ciphertext.slots,
-            JOINT_TAG,
-        )
+        return ForeignCiphertext.of(ciphertext, self.context.params, JOINT_TAG)
 
     def decoded(self, total: Limbs, ciphertext: Ciphertext) -> Floats:
         """Return the slots that all shares of a decryption together give, shape (slots,).
@@ -123,7 +115,7 @@ class JointPublicKey:
             # Degree 1: what is shown is small, and its noise is not at the squared scale.
             total = crypto.EvalAdd(total, crypto.Compress(used, limbs))
         foreign, _ = read_ciphertext(library.Serialize(total, library.BINARY))
-        found = self._ours(foreign)
+        found = foreign.ours(params, self.key_id)
         # Scales of levels differ in the tenth digit; what was dropped still carries its own.
         return replace(found, scale=params.scale(found.level) ** found.degree)
 
@@ -146,15 +138,3 @@ class JointPublicKey:
         library.DeserializeEvalAutomorphismKeyString(archive, library.BINARY)
         keys = crypto.GetEvalAutomorphismKeyMap(JOINT_TAG)
         return crypto.EvalAutomorphism(ciphertext, element, keys)
-
-    def _ours(self, foreign: ForeignCiphertext) -> Ciphertext:
-        params = self.context.params
-        return Ciphertext(
-            limbs=foreign.limbs,
-            level=params.depth - foreign.level,
-            degree=foreign.noise_scale_degree,
-            scale=foreign.scaling_factor,
-            slots=foreign.slots,
-            params_digest=params.digest,
-            key_id=self.key_id,
-        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,19 +30,10 @@ def add(
         out: like `a`.
         batch: polynomials in a row.
     """
-    out, rows = np.empty_like(a) if out is None else out, ring.rows_of(a, batch)
+    rows = ring.rows_of(a, batch)
     shared = batch > 1 and b.size * batch == a.size
-    ring.library.tacit_add(
-        ring.handle,
-        rows,
-        ring.row_moduli(mods, rows),
-        batch,
-        ring.address(a, rows * batch),
-        ring.address(b, rows if shared else rows * batch),
-        shared,
-        ring.address(out, rows * batch),
-    )
-    return out
+    more = (ring.address(b, rows if shared else rows * batch), shared)
+    return _by_rows(ring, ring.library.tacit_add, a, more, mods, out, batch)
 
 
 def subtract(
@@ -55,33 +46,15 @@ def subtract(
     batch: int = 1,
 ) -> Limbs:
     """Return a - b; `out` may be a or b."""
-    out, rows = np.empty_like(a) if out is None else out, ring.rows_of(a, batch)
-    ring.library.tacit_subtract(
-        ring.handle,
-        rows,
-        ring.row_moduli(mods, rows),
-        batch,
-        ring.address(a, rows * batch),
-        ring.address(b, rows * batch),
-        ring.address(out, rows * batch),
-    )
-    return out
+    more = (ring.address(b, ring.rows_of(a, batch) * batch),)
+    return _by_rows(ring, ring.library.tacit_subtract, a, more, mods, out, batch)
 
 
 def negate(
     ring: Ring, a: Limbs, mods: Mods | None = None, out: Limbs | None = None, *, batch: int = 1
 ) -> Limbs:
     """Return -a; `out` may be a."""
-    out, rows = np.empty_like(a) if out is None else out, ring.rows_of(a, batch)
-    ring.library.tacit_negate(
-        ring.handle,
-        rows,
-        ring.row_moduli(mods, rows),
-        batch,
-        ring.address(a, rows * batch),
-        ring.address(out, rows * batch),
-    )
-    return out
+    return _by_rows(ring, ring.library.tacit_negate, a, (), mods, out, batch)
 
 
 def scale(
@@ -105,19 +78,10 @@ def scale(
         out: may be `a` or `plus`.
         batch: polynomials in a row.
     """
-    out, rows = np.empty_like(a) if out is None else out, ring.rows_of(a, batch)
-    ring.library.tacit_scale(
-        ring.handle,
-        rows,
-        ring.row_moduli(mods, rows),
-        batch,
-        ring.address(a, rows * batch),
-        None,
-        None if plus is None else ring.address(plus, rows * batch),
-        _constants(constants, rows),
-        ring.address(out, rows * batch),
-    )
-    return out
+    rows = ring.rows_of(a, batch)
+    added = None if plus is None else ring.address(plus, rows * batch)
+    more = (None, added, _constants(constants, rows))
+    return _by_rows(ring, ring.library.tacit_scale, a, more, mods, out, batch)
 
 
 def add_constant(
@@ -130,17 +94,8 @@ def add_constant(
     batch: int = 1,
 ) -> Limbs:
     """Return a + constants[row] in every position: in NTT form, plus a constant polynomial."""
-    out, rows = np.empty_like(a) if out is None else out, ring.rows_of(a, batch)
-    ring.library.tacit_add_constant(
-        ring.handle,
-        rows,
-        ring.row_moduli(mods, rows),
-        batch,
-        ring.address(a, rows * batch),
-        _constants(constants, rows),
-        ring.address(out, rows * batch),
-    )
-    return out
+    more = (_constants(constants, ring.rows_of(a, batch)),)
+    return _by_rows(ring, ring.library.tacit_add_constant, a, more, mods, out, batch)
 
 
 def dot(
@@ -309,6 +264,29 @@ def tensor_sum(
 def addresses(ring: Ring, arrays: Sequence[Limbs], rows: int) -> NDArray[np.uint64]:
     """Return where arrays of `rows` rows lie."""
     return np.array([ring.address(array, rows) for array in arrays], dtype=np.uint64)
+
+
+def _by_rows(
+    ring: Ring,
+    kernel: Callable[..., object],
+    a: Limbs,
+    more: tuple[int | None, ...],
+    mods: Mods | None,
+    out: Limbs | None,
+    batch: int,
+) -> Limbs:
+    """Call a kernel on the rows of `a`; its other arguments stand before the result."""
+    out, rows = np.empty_like(a) if out is None else out, ring.rows_of(a, batch)
+    kernel(
+        ring.handle,
+        rows,
+        ring.row_moduli(mods, rows),
+        batch,
+        ring.address(a, rows * batch),
+        *more,
+        ring.address(out, rows * batch),
+    )
+    return out
 
 
 def _constants(constants: Limbs, count: int) -> int:

@@ -24,6 +24,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 _CHUNK = 1 << 20
+_WRITE_BYTES = 1 << 20
 
 
 class Memory:
@@ -111,6 +112,20 @@ class Body:
                 raise AbandonedError("the client went away while it sent the body")
             more = bool(message.get("more_body", False))
             yield message.get("body", b"")
+
+    async def store(self, write: Callable[[bytes], None]) -> None:
+        """Hand the body on as it arrives, in pieces of a megabyte or so, from another thread.
+
+        Raises:
+            SlowBodyError, AbandonedError: see `chunks`.
+        """
+        gathered = bytearray()
+        async for chunk in self.chunks():
+            gathered += chunk
+            if len(gathered) >= _WRITE_BYTES:
+                await asyncio.to_thread(write, bytes(gathered))
+                gathered.clear()
+        await asyncio.to_thread(write, bytes(gathered))
 
     def release(self) -> None:
         """Give the reserved memory back; may be called twice."""

@@ -17,7 +17,6 @@ from tacit.runtime.refusals import EncodingError
 from tacit.runtime.warm_start import WarmStart
 
 _LARGEST_DECLARATION = 1 << 20
-_WRITE_BYTES = 1 << 20
 
 
 class KeyRoutes:
@@ -68,13 +67,7 @@ class KeyRoutes:
         if body.encoding not in ("", "identity"):
             raise EncodingError("key frames are sent as they are, without content encoding")
         with self._keys.open_frame(tenant, key_id, sha256, body.declared) as upload:
-            gathered = bytearray()
-            async for chunk in body.chunks():
-                gathered += chunk
-                if len(gathered) >= _WRITE_BYTES:
-                    await asyncio.to_thread(upload.write, bytes(gathered))
-                    gathered.clear()
-            await asyncio.to_thread(upload.write, bytes(gathered))
+            await body.store(upload.write)
             complete = await asyncio.to_thread(upload.finish)
         if complete:
             self._record("key_complete", tenant, key_id)

@@ -18,7 +18,6 @@ from tacit.runtime.refusals import BadRequestError, EncodingError
 
 TOKEN_HEADER = b"tacit-party-token"
 _LARGEST_TERMS = 1 << 20
-_WRITE_BYTES = 1 << 20
 
 
 class PartyRoutes:
@@ -101,13 +100,7 @@ class PartyRoutes:
             raise EncodingError("payloads are sent as they are, without content encoding")
         body.check(LARGEST_BLOB)
         with self._store.open_blob(member, sha256, body.declared) as upload:
-            gathered = bytearray()
-            async for chunk in body.chunks():
-                gathered += chunk
-                if len(gathered) >= _WRITE_BYTES:
-                    await asyncio.to_thread(upload.write, bytes(gathered))
-                    gathered.clear()
-            await asyncio.to_thread(upload.write, bytes(gathered))
+            await body.store(upload.write)
             await asyncio.to_thread(upload.finish)
         return JSONResponse({"session": member.session, "sha256": sha256})
 

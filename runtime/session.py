@@ -172,16 +172,7 @@ class LoadedModel:
 
     def _decode(self, keys: LoadedKeys, frame: Frame, spec: TensorSpec) -> Encrypted:
         params = self.model.signature.params
-        expected = wire.CiphertextExpectation(
-            params.digest,
-            params.log_n,
-            params.moduli,
-            tuple(params.scale(level) for level in range(params.depth + 1)),
-            frozenset({spec.level}),
-            (spec.degree,),
-            slots=params.slots,
-            key_id=keys.key_id,
-        )
+        expected = wire.CiphertextExpectation.exactly(params, spec.level, spec.degree, keys.key_id)
         return keys.ciphertext(wire.decode_ciphertext(frame, expected))
 
     def _encode(self, keys: LoadedKeys, output: Encrypted, _: Encrypted) -> bytes:

@@ -33,13 +33,6 @@ def job_bytes(view: TrainingPlan, uploads: int) -> int:
 def upload_expectation(view: TrainingPlan, place: int, key_id: str) -> wire.CiphertextExpectation:
     """Return what an uploaded frame must be."""
     spec, params = _specs(view)[place], view.signature.params
-    return wire.CiphertextExpectation(
-        params.digest,
-        params.log_n,
-        params.moduli,
-        tuple(params.scale(level) for level in range(params.depth + 1)),
-        frozenset({spec.level}),
-        (spec.degree,),
-        slots=params.slots,
-        key_id=bytes.fromhex(key_id),
+    return wire.CiphertextExpectation.exactly(
+        params, spec.level, spec.degree, bytes.fromhex(key_id)
     )

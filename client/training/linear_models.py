@@ -180,20 +180,7 @@ class Ridge(_Regressor):
 class LinearRegression(_Regressor):
     """Linear regression without a penalty.
 
-    Constructor parameters:
-
-        url: the server, or a `tacit.Connection` with token, key directory, passphrase.
-        solver: "moments" has the server sum up products of columns, which you decrypt and solve:
-            exact to the noise, one multiplication deep. "gradient" iterates on encrypted weights,
-            which nobody has to decrypt.
-        iterations, clip, whiten: of the gradient solver; as in `LogisticRegression`.
-        missing: "refuse" or "mean", which fills missing values in at your side.
-        constant: "refuse" or "ignore" columns that never change.
-        validation, validate_every, early_stopping: as in `LogisticRegression`.
-        where: "server" or "client", as in `LogisticRegression`; moments are always decrypted.
-        simulate: train in this process, without encryption and server, with noise alike.
-        random_state: of the division into training and validation rows.
-        verbose: show progress.
+    Constructor parameters: those of `Ridge`, without alpha.
 
     Attributes:
         coef_, intercept_: shape (features,) and (), after `download()`.

@@ -20,7 +20,12 @@ from tacit import precision
 from tacit.bootstrap import Bootstrap
 from tacit.bootstrap_levels import bootstrap_deviation, raised_level
 from tacit.circuit import Chebyshev, LinearPlan, Plain, ValueType, WeightedSumPlan
-from tacit.decompose import chebyshev_by_powers, linear_by_rotations, weighted_sum_by_scalars
+from tacit.decompose import (
+    add_biases,
+    chebyshev_by_powers,
+    linear_by_rotations,
+    weighted_sum_by_scalars,
+)
 from tacit.errors import InputShapeError
 from tacit.fourier import evaluate_series
 from tacit.params import CryptoParams
@@ -161,13 +166,7 @@ class ClearEvaluator:
         outputs = [self._made(result.reshape(shape), to) for result in results]
         for step in plan.folds:
             outputs = [self.add(output, self.rotate(output, step)) for output in outputs]
-        if not plan.bias:
-            return outputs
-        biases = constants[plan.bias]
-        return [
-            self.add_plain(output, Plain(f"{plan.bias}/{r}", biases[r]))
-            for r, output in enumerate(outputs)
-        ]
+        return add_biases(self, outputs, plan.bias, constants)
 
     def weighted_sum(
         self,

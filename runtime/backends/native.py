@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tacit.bootstrap import Bootstrap
 from tacit.chebyshev import chebyshev_by_powers
 from tacit.circuit import Chebyshev, LinearPlan, Plain, ValueType, WeightedSumPlan
+from tacit.decompose import add_biases
 from tacit.errors import CircuitError, InternalError, KeyMismatchError
 from tacit.kernels.limb_kernels import LimbArray
 from tacit.runtime.backends.native_ciphertext import NativeCiphertext
@@ -170,13 +171,7 @@ class NativeEvaluator:
         outputs = [_made(self._kernels.rescale(total), to, inputs[0]) for total in sums]
         for steps in plan.fold_sums():
             outputs = [self._folded(output, steps) for output in outputs]
-        if not plan.bias:
-            return outputs
-        biases = constants[plan.bias]
-        return [
-            self.add_plain(output, Plain(f"{plan.bias}/{r}", biases[r]))
-            for r, output in enumerate(outputs)
-        ]
+        return add_biases(self, outputs, plan.bias, constants)
 
     def weighted_sum(
         self,
@@ -197,13 +192,7 @@ class NativeEvaluator:
         for used, block in self._engine.weight_blocks(plan.weights, weights, inputs[0].level):
             sums += self._kernels.combine([inputs[i].limbs for i in used], block)
         outputs = [_made(self._kernels.rescale(total), to, inputs[0]) for total in sums]
-        if not plan.bias:
-            return outputs
-        biases = constants[plan.bias]
-        return [
-            self.add_plain(output, Plain(plan.bias, biases[r, ...]))
-            for r, output in enumerate(outputs)
-        ]
+        return add_biases(self, outputs, plan.bias, constants)
 
     def chebyshev(
         self, a: NativeCiphertext, polynomial: Chebyshev, constants: Mapping[str, Floats]

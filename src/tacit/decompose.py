@@ -14,6 +14,7 @@ from tacit.chebyshev import chebyshev_by_powers, chebyshev_depth
 from tacit.circuit import C, Evaluator, LinearPlan, Plain, WeightedSumPlan
 
 __all__ = [
+    "add_biases",
     "chebyshev_by_powers",
     "chebyshev_depth",
     "linear_by_rotations",
@@ -42,22 +43,16 @@ def linear_by_rotations(
         product = evaluator.multiply_plain(rotated[term.input, term.baby], plain)
         key = (term.output, term.giant)
         sums[key] = evaluator.add(sums[key], product) if key in sums else product
-    return [_collect(evaluator, plan, constants, output, sums) for output in range(plan.outputs)]
+    outputs = [_collect(evaluator, plan, output, sums) for output in range(plan.outputs)]
+    return add_biases(evaluator, outputs, plan.bias, constants)
 
 
 def _collect(
-    evaluator: Evaluator[C],
-    plan: LinearPlan,
-    constants: Mapping[str, Floats],
-    output: int,
-    sums: dict[tuple[int, int], C],
+    evaluator: Evaluator[C], plan: LinearPlan, output: int, sums: dict[tuple[int, int], C]
 ) -> C:
     total = evaluator.rescale(_sum_of_giants(evaluator, plan, output, sums))
     for step in plan.folds:
         total = evaluator.add(total, evaluator.rotate(total, step))
-    if plan.bias:
-        plain = Plain(f"{plan.bias}/{output}", constants[plan.bias][output])
-        total = evaluator.add_plain(total, plain)
     return total
 
 
@@ -94,9 +89,18 @@ def weighted_sum_by_scalars(
             product = evaluator.multiply_plain(inputs[int(c)], plain)
             total = product if total is None else evaluator.add(total, product)
         assert total is not None
-        total = evaluator.rescale(total)
-        if plan.bias:
-            plain = Plain(f"{plan.bias}/{r}", np.asarray(constants[plan.bias][r]))
-            total = evaluator.add_plain(total, plain)
-        results.append(total)
-    return results
+        results.append(evaluator.rescale(total))
+    return add_biases(evaluator, results, plan.bias, constants)
+
+
+def add_biases(
+    evaluator: Evaluator[C], outputs: Sequence[C], name: str, constants: Mapping[str, Floats]
+) -> list[C]:
+    """Add a row of the constant `name` to each output; without a name, nothing."""
+    if not name:
+        return list(outputs)
+    biases = constants[name]
+    return [
+        evaluator.add_plain(output, Plain(f"{name}/{r}", np.asarray(biases[r])))
+        for r, output in enumerate(outputs)
+    ]

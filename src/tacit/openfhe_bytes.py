@@ -15,6 +15,7 @@ Levels here are OpenFHE's: 0 is fresh, one limb fewer for each. Ours counts the 
 
 import struct
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,8 @@ from tacit.openfhe_polynomials import (
     read_polynomials,
     write_polynomial,
 )
+from tacit.params import CryptoParams
+from tacit.wire_ciphertext import Ciphertext
 
 __all__ = [
     "ForeignCiphertext",
@@ -70,6 +73,26 @@ class ForeignCiphertext:
     slots: int
     key_tag: str
     objects: tuple[tuple[int, ...], ...] = ()
+
+    @classmethod
+    def of(cls, ciphertext: Ciphertext, params: CryptoParams, key_tag: str) -> "ForeignCiphertext":
+        """Return a checked ciphertext of these parameters as OpenFHE wants it."""
+        level, degree = ciphertext.level, ciphertext.degree
+        scale = params.scale(level) ** degree
+        slots = ciphertext.slots
+        return cls(ciphertext.limbs, params.depth - level, degree, scale, slots, key_tag)
+
+    def ours(self, params: CryptoParams, key_id: bytes) -> Ciphertext:
+        """Return it as it goes over the wire, under the name of its key set, 32 bytes."""
+        return Ciphertext(
+            limbs=self.limbs,
+            level=params.depth - self.level,
+            degree=self.noise_scale_degree,
+            scale=self.scaling_factor,
+            slots=self.slots,
+            params_digest=params.digest,
+            key_id=key_id,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,15 +173,46 @@ def write_ciphertext(template: Template, ciphertext: ForeignCiphertext) -> bytes
     limbs = ciphertext.limbs
     count = limbs.shape[1]
     checked_limbs(limbs, template.moduli[:count], template.log_n)
+    writer, known = begin_ciphertext(template, ciphertext.key_tag)
+    _write_components(writer, known, ciphertext)
+    return end_ciphertext(writer, ciphertext)
+
+
+class CiphertextNumbers(Protocol):
+    """The numbers that stand behind a ciphertext's polynomials."""
+
+    @property
+    def slots(self) -> int:
+        """Number of slots."""
+
+    @property
+    def level(self) -> int:
+        """OpenFHE's: limbs dropped so far."""
+
+    @property
+    def noise_scale_degree(self) -> int:
+        """1, or 2 after a multiplication that has not been rescaled."""
+
+    @property
+    def scaling_factor(self) -> float:
+        """What slot values are multiplied by."""
+
+
+def begin_ciphertext(template: Template, key_tag: str) -> tuple[ArchiveWriter, KnownObjects]:
+    """Write what stands before a ciphertext's polynomials, its context included."""
     writer = ArchiveWriter()
     writer.static_pointer_to(None)
     writer.version("Ciphertext", 1)
     writer.version("CryptoObject")
     known = KnownObjects(template, template.write(writer))
-    writer.text(ciphertext.key_tag)
-    _write_components(writer, known, ciphertext)
-    writer.u32(ciphertext.slots, ciphertext.level, 0, ciphertext.noise_scale_degree)
-    writer.raw(struct.pack("<d", ciphertext.scaling_factor))
+    writer.text(key_tag)
+    return writer, known
+
+
+def end_ciphertext(writer: ArchiveWriter, numbers: CiphertextNumbers) -> bytes:
+    """Write what stands behind a ciphertext's polynomials; returns the archive."""
+    writer.u32(numbers.slots, numbers.level, 0, numbers.noise_scale_degree)
+    writer.raw(struct.pack("<d", numbers.scaling_factor))
     writer.u64(1)
     writer.u32(_CKKS_PACKED_ENCODING)
     writer.new_pointer()

@@ -4,7 +4,6 @@ A partial decryption is a ciphertext of one component: c_0 + c_1 s + noise from 
 c_1 s + noise from the others.
 """
 
-import struct
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from tacit.errors import ForeignBytesError
 from tacit.openfhe_archive import ArchiveReader, ArchiveWriter
+from tacit.openfhe_bytes import begin_ciphertext, end_ciphertext
 from tacit.openfhe_context import PolynomialBasis, Template
 from tacit.openfhe_polynomials import (
     KnownObjects,
@@ -21,8 +21,6 @@ from tacit.openfhe_polynomials import (
     read_polynomials,
     write_polynomial,
 )
-
-_CKKS_PACKED_ENCODING = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,21 +74,10 @@ def write_partial(template: Template, partial: ForeignPartial, key_tag: str) -> 
     if count + partial.level != len(template.moduli):
         raise ForeignBytesError("limbs and level do not add up to the context's moduli")
     checked_limbs(partial.limbs, template.moduli[:count], template.log_n)
-    writer = ArchiveWriter()
-    writer.static_pointer_to(None)
-    writer.version("Ciphertext", 1)
-    writer.version("CryptoObject")
-    known = KnownObjects(template, template.write(writer))
-    writer.text(key_tag)
+    writer, known = begin_ciphertext(template, key_tag)
     writer.u64(1)
     _write(writer, known, partial.limbs)
-    writer.u32(partial.slots, partial.level, 0, partial.noise_scale_degree)
-    writer.raw(struct.pack("<d", partial.scaling_factor))
-    writer.u64(1)
-    writer.u32(_CKKS_PACKED_ENCODING)
-    writer.new_pointer()
-    writer.u64(0)
-    return writer.archive()
+    return end_ciphertext(writer, partial)
 
 
 def write_public_key(template: Template, key_tag: str, limbs: NDArray[np.uint64]) -> bytes:

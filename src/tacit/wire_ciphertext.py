@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.errors import HeaderError, KeyMismatchError, LevelRangeError
+from tacit.params import CryptoParams
 from tacit.wire_frame import (
     Buffer,
     byte_view,
@@ -77,6 +78,22 @@ class CiphertextExpectation:
     components: tuple[int, ...] = (2,)
     slots: int | None = None
     key_id: bytes | None = None
+
+    @classmethod
+    def exactly(
+        cls, params: CryptoParams, level: int, degree: int, key_id: bytes
+    ) -> "CiphertextExpectation":
+        """Accept two components of one level and degree, all slots, under one key set."""
+        return cls(
+            params.digest,
+            params.log_n,
+            params.moduli,
+            tuple(params.scale(at) for at in range(params.depth + 1)),
+            levels=frozenset({level}),
+            degrees=(degree,),
+            slots=params.slots,
+            key_id=key_id,
+        )
 
 
 def encode_ciphertext(
