@@ -15,13 +15,20 @@ SLOTS = 1 << (LOG_N - 1)
 DIGEST = hashlib.sha256(b"parameters of this test").digest()
 
 
-def make_context(features: tuple[str, ...] = BASIC, depth: int = DEPTH, dnum: int = DNUM) -> Any:
+def openfhe_context(
+    log_n: int,
+    depth: int,
+    log_scale: int,
+    log_first: int,
+    dnum: int,
+    features: tuple[str, ...] = BASIC,
+) -> Any:
     params = openfhe.CCParamsCKKSRNS()
     params.SetSecurityLevel(openfhe.SecurityLevel.HEStd_NotSet)
-    params.SetRingDim(1 << LOG_N)
+    params.SetRingDim(1 << log_n)
     params.SetMultiplicativeDepth(depth)
-    params.SetScalingModSize(LOG_SCALE)
-    params.SetFirstModSize(LOG_FIRST)
+    params.SetScalingModSize(log_scale)
+    params.SetFirstModSize(log_first)
     params.SetScalingTechnique(openfhe.FLEXIBLEAUTO)
     params.SetKeySwitchTechnique(openfhe.HYBRID)
     params.SetNumLargeDigits(dnum)
@@ -29,6 +36,10 @@ def make_context(features: tuple[str, ...] = BASIC, depth: int = DEPTH, dnum: in
     for feature in features:
         context.Enable(getattr(openfhe.PKESchemeFeature, feature))
     return context
+
+
+def make_context(features: tuple[str, ...] = BASIC, depth: int = DEPTH, dnum: int = DNUM) -> Any:
+    return openfhe_context(LOG_N, depth, LOG_SCALE, LOG_FIRST, dnum, features)
 
 
 @dataclass(frozen=True)

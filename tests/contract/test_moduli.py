@@ -1,14 +1,11 @@
 import contextlib
 import math
 import random
-from typing import Any
 
 import pytest
 
-openfhe = pytest.importorskip("openfhe")
-
-from tacit.errors import ParameterError  # noqa: E402
-from tacit.moduli import (  # noqa: E402
+from tacit.errors import ParameterError
+from tacit.moduli import (
     choose_moduli,
     digit_limbs,
     flexible_scales,
@@ -16,27 +13,11 @@ from tacit.moduli import (  # noqa: E402
     smallest_root,
     special_moduli,
 )
-from tacit.openfhe_bytes import template_from_context  # noqa: E402
-from tacit.openfhe_keys import read_relinearization_key  # noqa: E402
+from tacit.openfhe_bytes import template_from_context
+from tacit.openfhe_keys import read_relinearization_key
+from tests.contract.foreign import openfhe, openfhe_context
 
 Request = tuple[int, int, int, int, int]
-
-
-def openfhe_context(request: Request) -> Any:
-    log_n, depth, log_scale, log_first, dnum = request
-    params = openfhe.CCParamsCKKSRNS()
-    params.SetSecurityLevel(openfhe.SecurityLevel.HEStd_NotSet)
-    params.SetRingDim(1 << log_n)
-    params.SetMultiplicativeDepth(depth)
-    params.SetScalingModSize(log_scale)
-    params.SetFirstModSize(log_first)
-    params.SetScalingTechnique(openfhe.FLEXIBLEAUTO)
-    params.SetKeySwitchTechnique(openfhe.HYBRID)
-    params.SetNumLargeDigits(dnum)
-    context = openfhe.GenCryptoContext(params)
-    for feature in ("PKE", "KEYSWITCH", "LEVELEDSHE"):
-        context.Enable(getattr(openfhe.PKESchemeFeature, feature))
-    return context
 
 
 def random_request(rng: random.Random, largest_log_n: int) -> Request:
@@ -53,7 +34,7 @@ def ours_and_openfhe(request: Request) -> tuple[tuple[int, ...] | None, tuple[in
     with contextlib.suppress(ParameterError):
         ours = choose_moduli(*request).moduli
     with contextlib.suppress(RuntimeError):
-        context = openfhe_context(request)
+        context = openfhe_context(*request)
         theirs = template_from_context(openfhe.Serialize(context, openfhe.BINARY)).moduli
     return ours, theirs
 
@@ -92,7 +73,7 @@ def accepted_requests(seed: int, count: int) -> list[Request]:
 
 @pytest.mark.parametrize("request_", accepted_requests(seed=5, count=24), ids=str)
 def test_the_special_primes_are_those_in_openfhes_evaluation_keys(request_: Request) -> None:
-    context = openfhe_context(request_)
+    context = openfhe_context(*request_)
     pair = context.KeyGen()
     context.EvalMultKeyGen(pair.secretKey)
     tag = pair.secretKey.GetKeyTag()
@@ -113,7 +94,7 @@ def test_the_scale_of_every_level_is_openfhes_double(request_: Request) -> None:
     depth, log_scale = request_[1], request_[2]
     scales = flexible_scales(choose_moduli(*request_).moduli, log_scale)
     assert len(scales) == depth + 1
-    context = openfhe_context(request_)
+    context = openfhe_context(*request_)
     pair = context.KeyGen()
     for level in range(depth + 1):
         plain = context.MakeCKKSPackedPlaintext([0.5], 1, depth - level)
@@ -123,7 +104,7 @@ def test_the_scale_of_every_level_is_openfhes_double(request_: Request) -> None:
 def test_scales_after_squaring_are_openfhes_doubles() -> None:
     request = (10, 8, 45, 55, 3)
     scales = flexible_scales(choose_moduli(*request).moduli, 45)
-    context = openfhe_context(request)
+    context = openfhe_context(*request)
     pair = context.KeyGen()
     context.EvalMultKeyGen(pair.secretKey)
     ciphertext = context.Encrypt(pair.publicKey, context.MakeCKKSPackedPlaintext([0.5]))
@@ -134,7 +115,7 @@ def test_scales_after_squaring_are_openfhes_doubles() -> None:
 
 
 def test_the_roots_of_unity_are_those_openfhe_uses() -> None:
-    context = openfhe_context((10, 5, 40, 50, 2))
+    context = openfhe_context(10, 5, 40, 50, 2)
     basis = template_from_context(openfhe.Serialize(context, openfhe.BINARY)).basis
     assert tuple(smallest_root(q, 10) for q in basis.moduli) == basis.roots
 

@@ -14,9 +14,9 @@ from tacit.runtime.tensors import join_bytes
 _HERE = Path(__file__).parent
 
 
-def start(script: str, *words: str) -> "subprocess.Popen[str]":
-    """Start a script of this folder with our import path and pipes."""
-    path = os.pathsep.join(p for p in sys.path if p)
+def start(script: str, *words: str, first: Path | None = None) -> "subprocess.Popen[str]":
+    """Start a script of this folder, with pipes; `first` comes first on its import path."""
+    path = os.pathsep.join([*([str(first)] if first else []), *(p for p in sys.path if p)])
     return subprocess.Popen(
         [sys.executable, str(_HERE / script), *words],
         stdin=subprocess.PIPE,
@@ -27,12 +27,14 @@ def start(script: str, *words: str) -> "subprocess.Popen[str]":
 
 
 @contextmanager
-def server_process(script: str, repository: Path, *words: str) -> Iterator[tuple[int, Ports]]:
-    """Run a server script; gives its process id and ports."""
-    with start(script, str(repository), *words) as process:
+def server_process(
+    script: str, repository: Path, *words: str, first: Path | None = None
+) -> Iterator[tuple["subprocess.Popen[str]", Ports]]:
+    """Run a server script; gives its process and ports. See `start`."""
+    with start(script, str(repository), *words, first=first) as process:
         try:
             assert process.stdout is not None
-            yield process.pid, Ports(**json.loads(process.stdout.readline()))
+            yield process, Ports(**json.loads(process.stdout.readline()))
         finally:
             process.kill()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from tacit.kernels.build import build_if_stale
 from tacit.runtime.options import ServerOptions
 from tacit.runtime.server import ServerHandle
 from tests.client.training.tables import numbers, patients
-from tests.e2e.serve_training import options
 
 Floats = NDArray[np.float64]
 # The rings have a scale of 2^-45 and 2^10 coefficients, so errors of 2^-30 in stored values; a
@@ -31,17 +29,11 @@ BOUND = 1e-4
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerHandle]:
-    if not build_if_stale():
-        pytest.skip("no compiled kernels and no C++ compiler")
-    with ServerHandle(tmp_path_factory.mktemp("models"), options()) as handle:
-        yield handle
-
-
-@pytest.fixture(scope="module")
-def connection(server: ServerHandle, tmp_path_factory: pytest.TempPathFactory) -> tacit.Connection:
+def connection(
+    training_server: ServerHandle, tmp_path_factory: pytest.TempPathFactory
+) -> tacit.Connection:
     folder = tmp_path_factory.mktemp("keys")
-    url = f"http://127.0.0.1:{server.ports.http}"
+    url = f"http://127.0.0.1:{training_server.ports.http}"
     return tacit.Connection(url, key_dir=folder, allow_insecure=True)
 
 

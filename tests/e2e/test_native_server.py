@@ -1,11 +1,7 @@
 """The native backend in a whole server: no OpenFHE, refusals that name the node, shared workers."""
 
 import dataclasses
-import json
-import os
 import resource
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,10 +25,8 @@ from tacit.runtime.listeners import Ports
 from tacit.runtime.options import ServerOptions, WorkerLimits
 from tacit.runtime.server import ServerHandle
 from tests.e2e.customers import BOUND, MODEL, VALUES, Customer
-from tests.e2e.processes import children
+from tests.e2e.processes import children, server_process
 from tests.runtime.models import arithmetic_artifact, write_repository
-
-SCRIPT = Path(__file__).with_name("serve_repository.py")
 
 
 @pytest.fixture(autouse=True)
@@ -54,18 +48,8 @@ def server_without_openfhe(repository: Path, blocked: Path) -> Iterator[tuple[in
     """A server process in which, and in whose workers, every import of openfhe fails."""
     blocked.mkdir()
     (blocked / "openfhe.py").write_text("raise ImportError('openfhe is blocked')\n")
-    path = os.pathsep.join([str(blocked), *(p for p in sys.path if p)])
-    with subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(repository)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-    ) as process:
-        try:
-            assert process.stdout is not None
-            yield process.pid, Ports(**json.loads(process.stdout.readline()))
-        finally:
-            process.kill()
+    with server_process("serve_repository.py", repository, first=blocked) as (process, ports):
+        yield process.pid, ports
 
 
 def test_a_native_server_answers_where_openfhe_cannot_be_imported(tmp_path: Path) -> None:

@@ -3,15 +3,10 @@
 import datetime
 import ipaddress
 import json
-import os
 import signal
 import ssl
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -25,43 +20,18 @@ from tritonclient.utils import InferenceServerException
 
 from tacit.client.transport import GrpcTransport, HttpTransport, Reply
 from tacit.errors import TacitError, UserError
-from tacit.runtime.listeners import Ports
 from tacit.runtime.options import ServerOptions
 from tacit.runtime.server import ServerHandle, serve
 from tests.e2e.customers import BOUND, MODEL, VALUES, Customer
+from tests.e2e.processes import children, server_process
 from tests.runtime.models import write_repository
 
-SCRIPT = Path(__file__).with_name("serve_repository.py")
 TOKEN = "clinic-token-0123456789"
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_repository(tmp_path_factory.mktemp("models"), arithmetic=MODEL)
-
-
-@contextmanager
-def server_process(repository: Path) -> Iterator[tuple["subprocess.Popen[str]", Ports]]:
-    path = os.pathsep.join(p for p in sys.path if p)
-    with subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(repository)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-    ) as process:
-        try:
-            assert process.stdout is not None
-            yield process, Ports(**json.loads(process.stdout.readline()))
-        finally:
-            process.kill()
-
-
-def children(pid: int) -> list[int]:
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return [int(c) for t in tasks for c in (t / "children").read_text().split()] or [
-        int(c) for c in text.split()
-    ]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -71,7 +41,7 @@ def test_a_stopped_server_finishes_accepted_requests_and_its_workers(
     customer = Customer.make(tmp_path)
     replies: list[Reply] = []
     many = np.repeat(VALUES, 32, axis=0)
-    with server_process(repository) as (process, ports):
+    with server_process("serve_repository.py", repository) as (process, ports):
         url = f"http://127.0.0.1:{ports.http}"
         customer.upload(url)
         transport = HttpTransport(url, None, 60.0)

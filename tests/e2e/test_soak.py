@@ -31,7 +31,7 @@ def test_two_thousand_requests_leave_nothing_behind(tmp_path: Path) -> None:
     fields = HEADERS | {"inference-header-content-length": str(length)}
     tensor = tritonclient.grpc.InferInput("ciphertexts", [1, 3], "BYTES")
     tensor.set_data_from_numpy(np.array([FRAMES], dtype=np.object_))
-    with server_process("serve_echo.py", root) as (pid, ports):
+    with server_process("serve_echo.py", root) as (server, ports):
         address = f"127.0.0.1:{ports.grpc}"
         with (
             httpx.Client(base_url=f"http://127.0.0.1:{ports.http}", timeout=120) as client,
@@ -46,10 +46,10 @@ def test_two_thousand_requests_leave_nothing_behind(tmp_path: Path) -> None:
                     assert answered.as_numpy("ciphertexts").tolist() == [FRAMES]
 
             ask(WARM_UP)
-            memory, files = resident_bytes(pid), open_files(pid)
+            memory, files = resident_bytes(server.pid), open_files(server.pid)
             ask(REQUESTS)
-            drift = resident_bytes(pid) - memory
-            assert open_files(pid) <= files
+            drift = resident_bytes(server.pid) - memory
+            assert open_files(server.pid) <= files
     assert drift < SERVER_BYTES
 
 
@@ -62,7 +62,7 @@ def test_thousands_of_encrypted_requests_leave_nothing_behind(
         pytest.skip("no compiled kernels and no C++ compiler")
     root = write_repository(tmp_path / "models", arithmetic=MODEL)
     customer = Customer.make(tmp_path / "own")
-    with server_process("serve_repository.py", root, backend.value) as (pid, ports):
+    with server_process("serve_repository.py", root, backend.value) as (server, ports):
         url = f"http://127.0.0.1:{ports.http}"
         customer.upload(url)
         transport = HttpTransport(url, None, 60.0)
@@ -74,12 +74,12 @@ def test_thousands_of_encrypted_requests_leave_nothing_behind(
             assert customer.error(reply.frames) < BOUND
 
         ask(WARM_UP // 4)
-        (worker,) = children(pid)
-        memory = {p: resident_bytes(p) for p in (pid, worker)}
-        files = {p: open_files(p) for p in (pid, worker)}
+        (worker,) = children(server.pid)
+        memory = {p: resident_bytes(p) for p in (server.pid, worker)}
+        files = {p: open_files(p) for p in (server.pid, worker)}
         ask(ENCRYPTED[backend])
-        assert children(pid) == [worker]
+        assert children(server.pid) == [worker]
         drift = {p: resident_bytes(p) - memory[p] for p in memory}
-        assert {p: open_files(p) <= files[p] + 1 for p in files} == {pid: True, worker: True}
-    assert drift[pid] < SERVER_BYTES
+        assert {p: open_files(p) <= files[p] + 1 for p in files} == {server.pid: True, worker: True}
+    assert drift[server.pid] < SERVER_BYTES
     assert drift[worker] < WORKER_BYTES

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tacit.kernels.build import build_if_stale
 from tacit.runtime.backends.loading import BackendName
 from tacit.runtime.server import ServerHandle
 from tacit.training import Algorithm, JobState, TrainingTask
@@ -33,21 +32,13 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerHandle]:
-    if not build_if_stale():
-        pytest.skip("no compiled kernels and no C++ compiler")
-    with ServerHandle(tmp_path_factory.mktemp("models"), options()) as handle:
-        yield handle
-
-
-@pytest.fixture(scope="module")
-def jobs(server: ServerHandle) -> Iterator[Jobs]:
-    with Jobs(lambda: url_of(server)) as opened:
+def jobs(training_server: ServerHandle) -> Iterator[Jobs]:
+    with Jobs(lambda: url_of(training_server)) as opened:
         yield opened
 
 
-def url_of(server: ServerHandle) -> str:
-    return f"http://127.0.0.1:{server.ports.http}"
+def url_of(training_server: ServerHandle) -> str:
+    return f"http://127.0.0.1:{training_server.ports.http}"
 
 
 @pytest.mark.parametrize(
@@ -55,12 +46,12 @@ def url_of(server: ServerHandle) -> str:
     ["logistic", "classes", "linear", pytest.param("mini-batches", marks=pytest.mark.slow)],
 )
 def test_a_job_trains_what_the_clear_twin_does(
-    name: str, server: ServerHandle, jobs: Jobs, tmp_path: Path
+    name: str, training_server: ServerHandle, jobs: Jobs, tmp_path: Path
 ) -> None:
     task = CASES[name]
     rows, labels, validation = drawn(task)
-    trainer = Trainer.make(url_of(server), task, tmp_path / "keys")
-    trainer.upload_keys(url_of(server))
+    trainer = Trainer.make(url_of(training_server), task, tmp_path / "keys")
+    trainer.upload_keys(url_of(training_server))
     job = jobs.create(trainer)
     jobs.upload(job, trainer.encrypted(rows, labels, validation if len(validation) else None))
     found = jobs.finished(job)
@@ -82,11 +73,11 @@ def test_a_job_trains_what_the_clear_twin_does(
 
 
 def test_several_parties_keys_that_come_late_and_moments(
-    server: ServerHandle, jobs: Jobs, tmp_path: Path
+    training_server: ServerHandle, jobs: Jobs, tmp_path: Path
 ) -> None:
     task = TrainingTask(Algorithm.MOMENTS, 90, 4, 0)
     rows = np.random.default_rng(3).uniform(-1.0, 1.0, (90, 6))
-    trainer = Trainer.make(url_of(server), task, tmp_path / "keys")
+    trainer = Trainer.make(url_of(training_server), task, tmp_path / "keys")
     job = jobs.create(trainer, uploads=3)
     for party, first in enumerate((0, 30, 60)):
         missing = jobs.status(job).missing
@@ -95,7 +86,7 @@ def test_several_parties_keys_that_come_late_and_moments(
         frames = trainer.encrypted_part(rows[first : first + 30], None, None, first)
         jobs.upload(job, frames, party)
     assert jobs.status(job).state is JobState.WAITING_FOR_KEYS
-    trainer.upload_keys(url_of(server))
+    trainer.upload_keys(url_of(training_server))
     found = trainer.moments(jobs.finished(job))
     assert found == pytest.approx(rows.T @ rows, abs=2.0**-16)
 

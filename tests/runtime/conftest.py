@@ -4,10 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from tacit import artifact
 from tacit.runtime.listeners import Ports
 from tacit.runtime.server import ServerHandle
+from tacit.runtime.worker import ModelPlace
 from tests.runtime.echo import EchoExecutor, echo_server
 from tests.runtime.models import LARGE, TINY_INSECURE, echo_artifact, write_repository
+from tests.runtime.worker_customers import MODEL, Customer, customer
 
 
 @pytest.fixture(scope="module")
@@ -31,3 +34,15 @@ def handle(
 @pytest.fixture(scope="module")
 def ports(handle: ServerHandle) -> Ports:
     return handle.ports
+
+
+@pytest.fixture(scope="session")
+def customers(tmp_path_factory: pytest.TempPathFactory) -> list[Customer]:
+    return [customer(tmp_path_factory.mktemp(name), name) for name in ("x", "y", "z")]
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> ModelPlace:
+    root = write_repository(tmp_path_factory.mktemp("models"), arithmetic=MODEL)
+    directory = root / "arithmetic" / "1"
+    return ModelPlace(directory, artifact.load(directory).signature.private_digest)

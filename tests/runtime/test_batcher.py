@@ -65,6 +65,21 @@ async def ask(batcher: Batcher, frame: bytes, to: Lane, seconds: float = 10.0) -
     return bytes(result.frames[0])
 
 
+OWNERS = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("tu")), min_size=1, max_size=20)
+
+
+async def all_ask(batcher: Batcher, gate: Gate, owners: list[tuple[str, str]]) -> None:
+    """Have owners, (key, tenant), ask at once; each must hear its own answer."""
+    asking = [
+        asyncio.ensure_future(ask(batcher, f"{key}{tenant}{i}".encode(), lane(key, tenant)))
+        for i, (key, tenant) in enumerate(owners)
+    ]
+    await asyncio.sleep(0)
+    gate.open.set()
+    answers = await asyncio.gather(*asking)
+    assert answers == [f"{k}{t}{i}".encode() for i, (k, t) in enumerate(owners)]
+
+
 def test_what_waits_for_one_key_is_joined_up_to_the_limit() -> None:
     async def scenario(batcher: Batcher, gate: Gate) -> None:
         asking = [asyncio.ensure_future(ask(batcher, bytes([i]), lane())) for i in range(6)]
@@ -77,23 +92,12 @@ def test_what_waits_for_one_key_is_joined_up_to_the_limit() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(
-    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("tu")), min_size=1, max_size=20),
-    st.integers(1, 4),
-    st.integers(1, 3),
-)
+@given(OWNERS, st.integers(1, 4), st.integers(1, 3))
 def test_a_job_never_mixes_keys_or_tenants(
     owners: list[tuple[str, str]], joined: int, parallel: int
 ) -> None:
     async def scenario(batcher: Batcher, gate: Gate) -> None:
-        asking = [
-            asyncio.ensure_future(ask(batcher, f"{key}{tenant}{i}".encode(), lane(key, tenant)))
-            for i, (key, tenant) in enumerate(owners)
-        ]
-        await asyncio.sleep(0)
-        gate.open.set()
-        answers = await asyncio.gather(*asking)
-        assert answers == [f"{k}{t}{i}".encode() for i, (k, t) in enumerate(owners)]
+        await all_ask(batcher, gate, owners)
         for job in gate.jobs:
             owner = f"{job.lane.key_id}{job.lane.tenant}".encode()
             assert all(bytes(work.frames[0]).startswith(owner) for work in job.work)
@@ -224,23 +228,12 @@ def test_owners_of_a_tenant_are_joined_into_one_job_each_with_its_own_keys() -> 
 
 
 @settings(max_examples=30, deadline=None)
-@given(
-    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("tu")), min_size=1, max_size=20),
-    st.integers(1, 4),
-    st.integers(1, 3),
-)
+@given(OWNERS, st.integers(1, 4), st.integers(1, 3))
 def test_a_joint_job_keeps_its_limits_and_never_mixes_tenants(
     owners: list[tuple[str, str]], joined: int, most_owners: int
 ) -> None:
     async def scenario(batcher: Batcher, gate: Gate) -> None:
-        asking = [
-            asyncio.ensure_future(ask(batcher, f"{key}{tenant}{i}".encode(), lane(key, tenant)))
-            for i, (key, tenant) in enumerate(owners)
-        ]
-        await asyncio.sleep(0)
-        gate.open.set()
-        answers = await asyncio.gather(*asking)
-        assert answers == [f"{k}{t}{i}".encode() for i, (k, t) in enumerate(owners)]
+        await all_ask(batcher, gate, owners)
         for job in gate.jobs:
             assert len(job.work) <= joined
             assert len({work.owner for work in job.work}) <= most_owners

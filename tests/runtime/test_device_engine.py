@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tacit import artifact
 from tacit.errors import DeviceLostError, OutOfMemoryError, TacitError, UnusableEnvironmentError
 from tacit.kernels.build import build_if_stale
 from tacit.kernels.cuda.driver import Driver
@@ -25,23 +24,10 @@ from tacit.runtime.worker import ModelPlace
 from tacit.runtime.worker_engine import WorkerEngine
 from tacit.runtime.worker_settings import WorkerSettings
 from tests.conformance.cuda_backend import fibres
-from tests.runtime.models import write_repository
-from tests.runtime.test_worker_engine import MODEL, Customer, customer, run, values
+from tests.runtime.worker_customers import Customer, run, values
 
 BOUND = 2.0**-18
 OUT_OF_MEMORY, DEVICE_LOST = 2, 719
-
-
-@pytest.fixture(scope="module")
-def customers(tmp_path_factory: pytest.TempPathFactory) -> list[Customer]:
-    return [customer(tmp_path_factory.mktemp(name), name) for name in ("x", "y", "z")]
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> ModelPlace:
-    root = write_repository(tmp_path_factory.mktemp("models"), arithmetic=MODEL)
-    directory = root / "arithmetic" / "1"
-    return ModelPlace(directory, artifact.load(directory).signature.private_digest)
 
 
 @pytest.fixture
@@ -70,7 +56,7 @@ def ask_all(
     """One request of each customer; those that were answered are right."""
     rows = [values(seed + index, index + 1) for index in range(len(customers))]
     requests = [c.ask(v) for c, v in zip(customers, rows, strict=True)]
-    answers, _ = run(worker, place, requests)  # type: ignore[arg-type]
+    answers, _ = run(worker, place, requests)
     for c, answer, row in zip(customers, answers, rows, strict=True):
         if isinstance(answer, Result):
             assert c.error(answer, row) < BOUND
@@ -107,7 +93,7 @@ def test_the_device_answers_as_the_processor_does_byte_for_byte(
     wanted, _ = run(plain, place, requests)
     before = control.counts()[1]
     for _ in range(4):
-        found, _ = run(worker, place, requests)  # type: ignore[arg-type]
+        found, _ = run(worker, place, requests)
         for mine, theirs in zip(found, wanted, strict=True):
             assert isinstance(mine, Result)
             assert isinstance(theirs, Result)
@@ -155,7 +141,7 @@ def test_requests_beyond_the_devices_memory_are_computed_on_the_processor(
     assert answered(ask_all(worker, place, customers, 1))
     control.limit(control.counts()[2])
     big = [customers[0].ask(values(2, 40))]
-    answers, _ = run(worker, place, big)  # type: ignore[arg-type]
+    answers, _ = run(worker, place, big)
     assert customers[0].error(answers[0], values(2, 40)) < BOUND
     memory = worker.memory()
     assert memory.moved == 1

@@ -1,17 +1,10 @@
 """What a worker computes on: owners who share a backend, their keys within a limit."""
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from tacit import artifact
-from tacit.client.codec import Codec
-from tacit.client.keys import KeyPair
 from tacit.errors import ArtifactError, KeyMismatchError, TruncatedError
 from tacit.kernels.build import build_if_stale
 from tacit.kernels.devices import Device
@@ -19,81 +12,18 @@ from tacit.runtime.backends.loading import BackendName
 from tacit.runtime.batch_size import BATCH_BYTES
 from tacit.runtime.refusals import AbandonedError, DamagedKeysError
 from tacit.runtime.requests import Owner, Result
-from tacit.runtime.session import Session, ignore_progress
-from tacit.runtime.worker import KeyPlace, ModelPlace, Request
+from tacit.runtime.session import Session
+from tacit.runtime.worker import KeyPlace, ModelPlace
 from tacit.runtime.worker_engine import WorkerEngine
 from tacit.runtime.worker_settings import WorkerMemory, WorkerSettings
-from tests.runtime.models import TINY_INSECURE, arithmetic_artifact, write_repository
-
-Floats = NDArray[np.float64]
-MODEL = arithmetic_artifact()
-SLOTS = TINY_INSECURE.slots
-PLAN = MODEL.signature.plan("latency")
-
-
-@dataclass(frozen=True)
-class Customer:
-    place: KeyPlace
-    codec: Codec
-
-    def ask(self, values: Floats, observe: object = ignore_progress) -> Request:
-        rows = self.codec.encrypt(PLAN, values[:, None])
-        frames = [frame for row in rows for frame in row]
-        return Request(self.place, frames, observe)  # type: ignore[arg-type]
-
-    def error(self, result: Result | Exception | None, values: Floats) -> float:
-        assert isinstance(result, Result), result
-        answer = self.codec.decrypt(PLAN, [[bytes(frame)] for frame in result.frames])[:, 0]
-        return float(np.max(np.abs(answer - np.roll(values**2, -3, axis=-1) - 0.25)))
-
-
-def customer(folder: Path, tenant: str) -> Customer:
-    signature = MODEL.signature
-    keys = KeyPair.generate(
-        signature.params, signature.rotations, True, folder, allow_insecure=True
-    )
-    frames = tuple(keys.folder.file(entry) for entry in keys.facts.frames)
-    return Customer(KeyPlace(Owner(tenant, keys.key_id), frames), Codec(signature, keys))
-
-
-@pytest.fixture(scope="module")
-def customers(tmp_path_factory: pytest.TempPathFactory) -> list[Customer]:
-    return [customer(tmp_path_factory.mktemp(name), name) for name in ("x", "y", "z")]
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> ModelPlace:
-    root = write_repository(tmp_path_factory.mktemp("models"), arithmetic=MODEL)
-    directory = root / "arithmetic" / "1"
-    return ModelPlace(directory, artifact.load(directory).signature.private_digest)
+from tests.runtime.models import TINY_INSECURE
+from tests.runtime.worker_customers import MODEL, Customer, run, values
 
 
 def engine(threads: int = 1, **settings: int) -> WorkerEngine:
     if not build_if_stale():
         pytest.skip("no compiled kernels and no C++ compiler")
     return WorkerEngine(WorkerSettings(BackendName.NATIVE, threads=threads, **settings))  # type: ignore[arg-type]
-
-
-def run(
-    worker: WorkerEngine, place: ModelPlace, requests: Sequence[Request]
-) -> tuple[list[Result | Exception | None], list[list[int]]]:
-    """Answers by index, and the groups of requests that ran together."""
-    answers: list[Result | Exception | None] = [None] * len(requests)
-    groups: list[list[int]] = []
-
-    def answer(index: int, result: Result | Exception) -> None:
-        assert answers[index] is None
-        answers[index] = result
-
-    def begin(indices: Sequence[int]) -> None:
-        groups.append(list(indices))
-
-    worker.run(place, "latency", requests, begin, answer)
-    return answers, groups
-
-
-def values(seed: int, rows: int = 2) -> Floats:
-    return np.random.default_rng(seed).uniform(-1, 1, (rows, SLOTS))
 
 
 @pytest.mark.parametrize("threads", [1, 3])
