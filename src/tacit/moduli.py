@@ -159,6 +159,7 @@ def smallest_root(modulus: int, log_n: int) -> int:
     return smallest
 
 
+@lru_cache(maxsize=8192)
 def is_prime(candidate: int) -> bool:
     """Decide primality for any integer below 2^64 (deterministic Miller-Rabin)."""
     if candidate < 2:

@@ -26,6 +26,8 @@ _BACKENDS = {
     "native-cuda-shallow": (cuda_backend, SHALLOW_TINY_INSECURE),
 }
 
+_NOISY = ("openfhe", "openfhe-shallow", "native", "native-shallow")
+
 
 @cache
 def _backend(name: str) -> Backend:
@@ -47,9 +49,13 @@ def deep_backend(request: pytest.FixtureRequest) -> Backend:
     return _backend(request.param)
 
 
-@pytest.fixture(
-    params=["openfhe", "openfhe-shallow", "native", "native-shallow", "native-cuda-shallow"]
-)
+@pytest.fixture(params=_NOISY)
+def noisy_backend(request: pytest.FixtureRequest) -> Backend:
+    """Those with a noise of their own: CUDA kernels give the very integers of the native ones."""
+    return _backend(request.param)
+
+
+@pytest.fixture(params=[*_NOISY, "native-cuda-shallow"])
 def encrypted_backend(request: pytest.FixtureRequest) -> Backend:
     """The backends with keys and noise."""
     return _backend(request.param)

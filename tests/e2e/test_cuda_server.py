@@ -114,7 +114,7 @@ def test_a_request_whose_device_is_lost_is_answered_by_a_new_process(
 def test_a_device_that_stays_lost_is_told_and_the_server_is_not_ready_until_it_works(
     tmp_path: Path, customer: Customer, faults: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tacit.runtime.server._HOUSEKEEPING_SECONDS", 0.2)
+    monkeypatch.setattr("tacit.runtime.server_process._HOUSEKEEPING_SECONDS", 0.2)
     faults.write_text("one worker\nand the next")
     wrong = ["it is still broken"]
     with served(tmp_path, Device.CUDA, wrong) as (server, transport):

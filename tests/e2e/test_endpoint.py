@@ -108,6 +108,9 @@ def test_a_killed_worker_costs_one_request(
     many = np.repeat(VALUES, 32, axis=0)
     question = customer.question(customer.encrypt(many))
     transport.infer(customer.question(customer.encrypt()))  # the worker is there and warm
+    begun = time.monotonic()
+    transport.infer(question)
+    taken = time.monotonic() - begun
     pids = set(handle.server.worker_pids())
     assert len(pids) >= 1
     crashed: list[BaseException] = []
@@ -121,7 +124,7 @@ def test_a_killed_worker_costs_one_request(
     for attempt in range(80):  # until a kill falls into the time of the answer
         asking = threading.Thread(target=ask)
         asking.start()
-        time.sleep(0.005 * (1 + attempt % 20))
+        time.sleep(taken * (0.45 + 0.09 * (attempt % 7)))
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         asking.join()

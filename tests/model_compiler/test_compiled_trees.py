@@ -38,7 +38,13 @@ class Split:
 
 
 def compiled(model: Any, split: Split, out: Path, **options: Any) -> Artifact:
-    given = {"calibration": split.x, "plans": ("latency",), "precision_bits": 8.0, **options}
+    given = {
+        "calibration": split.x,
+        "plans": ("latency",),
+        "precision_bits": 8.0,
+        "bootstrap": "never",  # which way is faster is not asked here, and takes long to find out
+        **options,
+    }
     classifier = hasattr(model, "classes_")
     onx = skl2onnx.to_onnx(
         model, split.x[:1], options={"zipmap": False} if classifier else None, target_opset=17
