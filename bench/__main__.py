@@ -102,6 +102,7 @@ def main(arguments: Sequence[str] | None = None, console: Console | None = None)
         chosen.kills,
         chosen.models,
         chosen.data,
+        chosen.resume,
     )
     answer = question.run(options, console)
     path: Path = chosen.json or RESULTS / f"{question.name}.jsonl"
@@ -193,6 +194,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--data", type=Path, metavar="DIR", help="deep only: folder with cifar10/*.npz"
+    )
+    parser.add_argument(
+        "--resume",
+        type=Path,
+        metavar="FILE",
+        help="bootstrap only: add each result to this file as it comes, and take over those that "
+        "it has from the same commit",
     )
     return parser
 

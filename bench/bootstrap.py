@@ -1,13 +1,16 @@
 """Question `bootstrap`: native bootstrapping against OpenFHE's own, plain and with a function.
 
-Both refresh the same slots, all of them, to the same number of levels left, with primes of the same
+Both refresh the same slots to the same number of levels left, with primes of the same
 size and equally many stages; each has the depth that it needs itself, and keys of its own. Each
 engine runs in a process of its own, one after the other, since keys and tables fill the memory. On
 one thread the CPU times count, which a busy machine disturbs less; on two, wall times. Precision is
 that of the last result against the function itself, at every slot; by default at N = 2^15 and 2^16,
-where a server's bootstraps are. Most of the time goes into making keys.
+where a server's bootstraps are. Where only precision is asked for there is one bootstrap, untimed.
+Most of the time goes into making keys: the whole table takes more than an hour, so a run can be
+interrupted and taken up again (`--resume FILE`).
 
-OpenFHE's plain bootstrap is `EvalBootstrap`; with a function, `EvalFEFuncBootstrap`.
+OpenFHE's plain bootstrap is `EvalBootstrap` from primes of 50 bits on; with smaller ones, and with
+a function, `EvalFEFuncBootstrap`.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import json
 import os
 import statistics
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.question import Answer, Options
-from bench.record import Record, Surroundings, look_around
+from bench.record import Record, Surroundings, append, look_around, read
 from bench.report import format_seconds
 from bench.subjects import run_apart
 
@@ -44,7 +47,20 @@ UNITS = {"keys": "1", "key_bytes": "bytes", "peak_bytes": "bytes", "prepare_seco
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A bootstrap; times do not depend on whether the moduli are secure."""
+    """A bootstrap; times do not depend on whether the moduli are secure.
+
+    Attributes:
+        function: `plain` or `silu`.
+        log_n: base-2 logarithm of N.
+        log_scale: bits of the primes.
+        stages: in either direction.
+        level: levels left afterwards.
+        secret: distribution of the secret.
+        engines: those measured.
+        log_slots: values repeat every 2^log_slots slots; 0 for all slots.
+        threads: timed with each of these; none: precision only.
+        digit_limbs: limbs of a digit of the keys.
+    """
 
     function: str
     log_n: int
@@ -55,6 +71,7 @@ class Setting:
     engines: Sequence[str] = ENGINES
     log_slots: int = 0
     threads: Sequence[int] = (1,)
+    digit_limbs: int = 3
 
     @property
     def workload(self) -> str:
@@ -64,35 +81,64 @@ class Setting:
 
 
 QUICK = (Setting("silu", 13, 34), Setting("plain", 13, 50))
+# Secure rings of 2^15 have keys of many small digits, those of 2^16 of few large ones.
 FULL = (
     Setting("silu", 15, 34, stages=3, level=4, threads=(1, 2)),
     Setting("plain", 15, 50, stages=3, level=4),
+    Setting("plain", 16, 50, stages=3, level=4, digit_limbs=8),
 )
 SECRETS = (ENCAPSULATED, "uniform ternary", "sparse ternary")
-# Precision by primes, slots and secret, the native engine alone; every size of ring has its table.
-# At N = 2^16, where keys take twice as long, other secrets are measured at one size of primes.
-PRECISION = tuple(
-    Setting("plain", log_n, log_scale, 3, 4, secret, ("tacit",), log_slots)
-    for log_n in (13, 15, 16)
-    for log_slots in (0, 8)
-    for log_scale in (34, 40, 50, 58)
-    for secret in SECRETS
-    if log_n == 13
-    or (secret == ENCAPSULATED and log_slots == 0)
-    or (log_scale == 50 and log_slots == 0)
-    or (log_n == 15 and secret == ENCAPSULATED and log_scale in (34, 50))
-    or (log_n == 15 and log_slots == 0 and log_scale == 34)
-)
+SCALES = (34, 40, 50, 58)
+
+
+def _precision() -> Iterator[Setting]:
+    """Yield precision by primes, slots and secret; every size of ring has its table.
+
+    All slots of both engines come first, by rings; few slots are the native engine's alone.
+    """
+    for log_n in (15, 16, 13):
+        for secret in SECRETS:
+            for log_scale in SCALES:
+                if log_n == 13 or secret == ENCAPSULATED or log_scale in (34, 50):
+                    engines = ("tacit",) if log_n == 13 else ENGINES
+                    yield Setting(
+                        *("plain", log_n, log_scale, 3, 4, secret, engines, 0, (), 8),
+                    )
+    for log_n, secret in ((15, ENCAPSULATED), *((13, secret) for secret in SECRETS)):
+        for log_scale in SCALES:
+            yield Setting("plain", log_n, log_scale, 3, 4, secret, ("tacit",), 8, (), 8)
+
+
+PRECISION = tuple(_precision())
 SIZES = (15, 16)
 
 
 def run(options: Options, console: Console) -> Answer:
     """Measure both engines, then precision; --quick takes a small ring and leaves precision out.
 
-    `--sizes 13` gives the whole table of precision for that ring, in a few minutes.
+    `--sizes 13` gives the whole table of precision for that ring, in a few minutes; `--peers none`
+    leaves OpenFHE out.
     """
     rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
-    around, answer = look_around(), Answer()
+    answer, measured = Answer(), _Measured(options.resume, look_around())
+    for setting, count, threads in _runs(options, rounds):
+        records: list[Record] = []
+        for engine in setting.engines:
+            if engine not in ("tacit", *options.peers):
+                continue
+            with console.status(f"bootstrap: {setting.workload}, {engine}, {threads} threads"):
+                try:
+                    records += measured.records(setting, engine, count, threads)
+                except RuntimeError as failure:
+                    answer.failures.append(f"{setting.workload}: {engine}: {failure}")
+        answer.records += records
+        _show(console, setting, records)
+    _show_precision(console, answer.records)
+    return answer
+
+
+def _runs(options: Options, rounds: int) -> list[tuple[Setting, int, int]]:
+    """Return what to measure, how many rounds of it, and on how many threads."""
     side_by_side = QUICK if options.quick else FULL
     sizes = options.sizes or (() if options.quick else SIZES)
     runs = [
@@ -102,25 +148,46 @@ def run(options: Options, console: Console) -> Answer:
         if not options.sizes or setting.log_n in options.sizes
     ]
     done = {setting.workload for setting, _, _ in runs}
-    runs += [
-        (setting, 1, CORES)
+    return runs + [
+        (setting, 0, CORES)
         for setting in PRECISION
         if setting.log_n in sizes and setting.workload not in done
     ]
-    for setting, count, threads in runs:
-        records: list[Record] = []
-        for engine in setting.engines:
-            with console.status(f"bootstrap: {setting.workload}, {engine}, {threads} threads"):
-                finished = measure_apart(setting, engine, count, threads)
+
+
+class _Measured:
+    """Measures what a file of results, from the same commit, does not have yet, and adds it.
+
+    Args:
+        path: of the file; None for no file.
+        around: this run's surroundings.
+    """
+
+    def __init__(self, path: Path | None, around: Surroundings) -> None:
+        self._path = path
+        self._around = around
+        self._known: dict[tuple[str, str, int], list[Record]] = {}
+        for record in read(path) if path and path.exists() else ():
+            if record.commit == around.commit:
+                key = (record.workload, record.subject, record.threads)
+                self._known.setdefault(key, []).append(record)
+
+    def records(self, setting: Setting, engine: str, rounds: int, threads: int) -> list[Record]:
+        """Return the records of one engine.
+
+        Raises:
+            RuntimeError: it failed; the end of what it wrote.
+        """
+        key = (setting.workload, engine, threads)
+        if key not in self._known:
+            finished = measure_apart(setting, engine, rounds, threads)
             if finished.returncode:
-                reason = finished.stderr.strip()[-500:]
-                answer.failures.append(f"{setting.workload}: {engine}: {reason}")
-                continue
-            records += _records(setting, engine, json.loads(finished.stdout), around, threads)
-        answer.records += records
-        _show(console, setting, records)
-    _show_precision(console, answer.records)
-    return answer
+                raise RuntimeError(finished.stderr.strip()[-500:])
+            measured = json.loads(finished.stdout)
+            self._known[key] = _records(setting, engine, measured, self._around, threads)
+            if self._path:
+                append(self._known[key], self._path)
+        return self._known[key]
 
 
 def measure_apart(
@@ -144,6 +211,7 @@ def _records(
     values = [
         (metric, statistics.median(samples), "s", samples)
         for metric, samples in measured["samples"].items()
+        if samples
     ]
     values += [
         (metric, float(value), UNITS.get(metric, "bits"), [])
@@ -184,26 +252,26 @@ def _show(console: Console, setting: Setting, records: Sequence[Record]) -> None
 
 def _show_precision(console: Console, records: Sequence[Record]) -> None:
     """Print bits of precision, largest and mean error, by primes, slots and secret."""
-    bits: dict[tuple[int, int, str, str], dict[int, float]] = {}
+    bits: dict[tuple[int, int, str, str, str], dict[int, float]] = {}
     for r in records:
-        if r.subject == "tacit" and r.workload.startswith("plain") and r.metric.endswith("_bits"):
+        if r.workload.startswith("plain") and r.metric.endswith("_bits"):
             p = r.parameters
-            place = (p["log_n"], p["log_slots"], p["secret"], r.metric)
+            place = (p["log_n"], p["log_slots"], p["secret"], r.subject, r.metric)
             bits.setdefault(place, {})[p["log_scale"]] = r.value
     sizes = sorted({size for found in bits.values() for size in found})
     if not sizes:
         return
     table = Table(title="bits right, largest error and mean", title_justify="left")
-    for heading in ("N", "slots", "secret", *(f"{size}-bit" for size in sizes)):
+    for heading in ("N", "slots", "secret", "engine", *(f"{size}-bit" for size in sizes)):
         table.add_column(heading)
-    for log_n, log_slots, secret in dict.fromkeys(place[:3] for place in bits):
+    for log_n, log_slots, secret, engine in dict.fromkeys(place[:4] for place in bits):
         largest, mean = (
-            bits.get((log_n, log_slots, secret, f"{kind}_error_bits"), {})
+            bits.get((log_n, log_slots, secret, engine, f"{kind}_error_bits"), {})
             for kind in ("max", "mean")
         )
         cells = [f"{largest[s]:.1f}, {mean[s]:.1f}" if s in largest else "" for s in sizes]
         if any(cells):
-            table.add_row(f"2^{log_n}", f"2^{log_slots}", secret, *cells)
+            table.add_row(f"2^{log_n}", f"2^{log_slots}", secret, engine, *cells)
     console.print(table)
 
 

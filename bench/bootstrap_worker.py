@@ -43,9 +43,9 @@ FUNCTIONS: dict[str, Callable[[Floats], Floats]] = {
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to measure: `level` levels are left afterwards, `stages` are spent both ways.
+    """What to measure: a `bench.bootstrap.Setting`, of one engine.
 
-    Values repeat every 2^log_slots slots; 0 stands for all slots.
+    Without rounds there is one bootstrap, whose time does not count.
     """
 
     engine: str
@@ -58,6 +58,7 @@ class Request:
     rounds: int
     threads: int
     log_slots: int = 0
+    digit_limbs: int = 3
 
     @property
     def used(self) -> int:
@@ -82,14 +83,14 @@ class Request:
 
 
 def parameters(request: Request, depth: int, log_first: int) -> CryptoParams:
-    """Choose dnum: three limbs a digit, as secure rings of this size need.
+    """Choose dnum: digits of so many limbs, or of more if OpenFHE does not take as many digits.
 
     Raises:
         ParameterError: no number of digits fits the depth.
     """
     secure = Security.UNCHECKED_INSECURE
     limbs = depth + 1
-    for dnum in range(-(-limbs // 3), 0, -1):
+    for dnum in range(-(-limbs // request.digit_limbs), 0, -1):
         try:
             return CryptoParams.choose(
                 request.log_n,
@@ -165,12 +166,12 @@ def prepare_native(request: Request) -> Prepared:
 
 def prepare_openfhe(request: Request) -> Prepared:
     """Let OpenFHE make its own keys and tables."""
-    functional = request.function != "plain"
+    functional = request.function != "plain" or request.log_scale < LEAST_PLAIN_BITS
     plan, stages = request.plan, [request.stages, request.stages]
     coefficients = list(complex_series(request.series) / 2.0)
     crypto = openfhe.CryptoContext
     distribution = getattr(openfhe.SecretKeyDist, request.distribution.name)
-    log_first = request.log_scale + (1 if functional else PLAIN_FIRST_BITS)
+    log_first = min(request.log_scale + (1 if functional else PLAIN_FIRST_BITS), MOST_FIRST_BITS)
     if functional:
         spent = crypto.GetFEFBTDepth(stages, coefficients, distribution, log_first)
         spent -= request.stages  # those before the modulus is raised
@@ -210,6 +211,10 @@ def prepare_openfhe(request: Request) -> Prepared:
 
 
 PLAIN_FIRST_BITS = 5  # OpenFHE's own bootstrap wants room above the scale
+MOST_FIRST_BITS = 60
+# With smaller primes its plain bootstrap leaves a few bits or none; that with a function, of x, is
+# its better way.
+LEAST_PLAIN_BITS = 50
 
 
 def _values(request: Request) -> Floats:

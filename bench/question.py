@@ -34,6 +34,8 @@ class Options:
         kills: how often `training` kills the server.
         models: folder with the ONNX files of `deep`.
         data: folder with the images of `deep`.
+        resume: file of results to which `bootstrap` adds as it goes, and which it does not measure
+            again.
     """
 
     quick: bool = False
@@ -48,6 +50,7 @@ class Options:
     kills: int = 0
     models: Path | None = None
     data: Path | None = None
+    resume: Path | None = None
 
     def pace(self, rounds: int) -> Pace:
         """Return the pace, given the question's own number of rounds."""

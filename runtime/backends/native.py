@@ -243,7 +243,7 @@ class NativeEvaluator:
             UnknownKeyError: a key is missing.
             LevelError: the input's level is too low, or the parameters have too few levels.
         """
-        from tacit.runtime.backends.native_bootstrap import bootstrap
+        from tacit.runtime.backends.bootstrapping import bootstrap
         from tacit.runtime.backends.native_complex import ComplexEvaluator
 
         self._check(a)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tacit.chebyshev import SumOfProducts
 from tacit.circuit import Plain, ValueType
 from tacit.kernels.limb_kernels import LimbArray
 from tacit.params import CryptoParams, SecretDistribution
@@ -34,6 +35,11 @@ class ComplexEvaluator(NativeEvaluator):
     def params(self) -> CryptoParams:
         """The parameters."""
         return self._engine.params
+
+    @property
+    def fused(self) -> SumOfProducts[NativeCiphertext]:
+        """Products are added up with one relinearisation."""
+        return self.sum_of_products
 
     def add_plain(self, a: NativeCiphertext, plain: Plain) -> NativeCiphertext:
         """Add a constant; scalars may be complex."""

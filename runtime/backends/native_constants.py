@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.bootstrap import Bootstrap
-from tacit.bootstrap_levels import raised_level
 from tacit.circuit import (
     Circuit,
     Constant,
@@ -22,7 +21,7 @@ from tacit.circuit import (
     WeightedSumPlan,
 )
 from tacit.packed_rows import memory_of_row
-from tacit.runtime.backends.native_bootstrap import first_stages, last_stages
+from tacit.runtime.backends.bootstrapping import every_stage
 from tacit.runtime.backends.native_engine import NativeEngine
 
 Floats = NDArray[np.float64]
@@ -96,16 +95,8 @@ def _maps(engine: NativeEngine, circuit: Circuit, node: Node) -> Iterator[_Map]:
             level = circuit.types[node.inputs[0]].level
             yield _Map(plan, circuit.constants[plan.diagonals], level)
         case Bootstrap() as plan:
-            params = engine.params
-            top = raised_level(params, plan, circuit.constants[plan.series].shape[1] - 1)
-            low = plan.to_coefficients
-            for level, stages in (
-                (low, first_stages(params, plan)),
-                (top, last_stages(params, plan, top)),
-            ):
-                for down, stage in enumerate(stages):
-                    rows: Floats = stage.rows  # type: ignore[assignment]
-                    yield _Map(stage.plan, rows, level - down)
+            stages = every_stage(engine.params, plan, circuit.constants[plan.series])
+            yield from (_Map(*stage) for stage in stages)
 
 
 def _plains(engine: NativeEngine, circuit: Circuit) -> Iterator[Need]:

@@ -23,14 +23,14 @@ from tacit.circuit import Chebyshev, Circuit, LinearPlan, Plain, ValueType, Weig
 from tacit.decompose import chebyshev_by_powers
 from tacit.errors import LevelError
 from tacit.params import CryptoParams
-from tacit.runtime.backends.openfhe_bootstrap import Bootstrapping
+from tacit.runtime.backends import bootstrapping
 from tacit.runtime.backends.openfhe_calls import call, call_with_key
 from tacit.runtime.backends.openfhe_key_limits import KeyLimits
 from tacit.runtime.backends.openfhe_plaintexts import PlaintextBudget, PlaintextCache
+from tacit.runtime.backends.openfhe_raising import Raising, SparseSwitch
 from tacit.runtime.backends.openfhe_rotations import Rotations
 from tacit.runtime.backends.openfhe_rounding import RotationCorrection
 from tacit.type_rules import (
-    bootstrapped_type,
     combination_type,
     dropped_type,
     product_type,
@@ -62,7 +62,11 @@ class OpenFHEEvaluator:
         correct_rotations: take OpenFHE's rounding error out of rotations (`openfhe_rounding`);
             without it they are OpenFHE's own, residue by residue.
         limits: the highest levels of keys that were trimmed; None if none was.
+        sparse: the keys of an encapsulated secret, for circuits that bootstrap.
     """
+
+    fused: None = None
+    """Products of ciphertexts are added up one by one."""
 
     def __init__(
         self,
@@ -73,6 +77,7 @@ class OpenFHEEvaluator:
         budget: PlaintextBudget | None = None,
         correct_rotations: bool = True,
         limits: KeyLimits | None = None,
+        sparse: SparseSwitch | None = None,
     ) -> None:
         self._params = params
         self._limits = limits or KeyLimits(params)
@@ -84,10 +89,13 @@ class OpenFHEEvaluator:
             self._limits.check(circuit)
             self._plaintexts.prepare(circuit)
         correction = RotationCorrection(params, context) if correct_rotations else None
-        self._bootstrapping = Bootstrapping(params, context)
-        if circuit is not None:
-            self._prepare_bootstraps(circuit)
+        self._raising = Raising(params, context, sparse)
         self._rotations = Rotations(params, context, correction, self._limits)
+
+    @property
+    def params(self) -> CryptoParams:
+        """The parameters."""
+        return self._params
 
     def type_of(self, a: openfhe.Ciphertext) -> ValueType:
         """Return level and degree as OpenFHE tracks them."""
@@ -198,11 +206,6 @@ class OpenFHEEvaluator:
             total = self._rotations.total([(total, (step,)), (sums.pop((output, giant)), (0,))])
         return self._rotations.total([(total, (giant,))]) if giant else total
 
-    def _prepare_bootstraps(self, circuit: Circuit) -> None:
-        for node in circuit.nodes:
-            if isinstance(node.attribute, Bootstrap):
-                self._bootstrapping.prepare(node.attribute)
-
     def _diagonal_sums(
         self, inputs: Sequence[openfhe.Ciphertext], plan: LinearPlan, rows: Floats, at: ValueType
     ) -> dict[tuple[int, int], openfhe.Ciphertext]:
@@ -268,22 +271,30 @@ class OpenFHEEvaluator:
         """Raise the level, and apply a function to slots in [-1/2, 1/2).
 
         Raises:
-            LevelError: OpenFHE needs more levels than the parameters have.
-            UnknownKeyError: a key is missing, or trimmed.
+            UnknownKeyError: a key is missing, or for lower levels.
+            LevelError: the input's level is too low, or the parameters have too few levels.
         """
-        self._limits.check_bootstraps()
-        to = bootstrapped_type(self.type_of(a), plan)
-        made = self._bootstrapping.apply(a, plan, constants[plan.series])
-        found = self.type_of(made)
-        if found.level < to.level:
-            raise LevelError(
-                f"OpenFHE bootstraps to level {found.level}, the circuit wants {to.level}: use a "
-                f"depth greater by {to.level - found.level}, or the native backend"
-            )
-        return self._checked(made if found == to else self.drop(made, to.level), to)
+        return bootstrapping.bootstrap(self, a, plan, constants)
 
-    def _operand(self, plain: Plain, at: ValueType) -> float | openfhe.Plaintext:
-        return float(plain.values) if plain.is_scalar else self._plaintexts.encode(plain, at)
+    def conjugate(self, a: openfhe.Ciphertext) -> openfhe.Ciphertext:
+        """Take the complex conjugate of every slot.
+
+        Raises:
+            UnknownKeyError: no Galois key for X -> X^-1 at this level.
+        """
+        return self._checked(self._rotations.conjugated(a), self.type_of(a))
+
+    def raised(self, a: openfhe.Ciphertext, level: int) -> openfhe.Ciphertext:
+        """Take coefficients at level 0 as integers: the same plus multiples of q_0, at `level`.
+
+        Raises:
+            UnknownKeyError: the secret is encapsulated, and its switching keys are missing.
+        """
+        self._limits.check_from_sparse(level)
+        return self._checked(self._raising.apply(a, level), ValueType(level))
+
+    def _operand(self, plain: Plain, at: ValueType) -> float | complex | openfhe.Plaintext:
+        return plain.values.item() if plain.is_scalar else self._plaintexts.encode(plain, at)
 
     def _checked(self, result: openfhe.Ciphertext, expected: ValueType) -> openfhe.Ciphertext:
         found = self.type_of(result)

@@ -1,41 +1,40 @@
-"""OpenFHE's own bootstrapping with a function: `EvalFEFuncBootstrap`.
+"""OpenFHE's own bootstrapping with a function: `EvalFEFuncBootstrap`, an oracle for our steps.
 
-It computes what the native engine computes, by its own steps: it needs one level more at the
-beginning, three or more in between, and rotation keys of its own choice, which
-`EvalBootstrapKeyGen` makes after `prepare`.
+It computes what `bootstrapping` computes, by steps of its own: it needs one level more at the
+beginning, three or more in between, and rotation keys of its own choice with all their limbs, which
+`EvalBootstrapKeyGen` makes after `prepare`. So circuits and keys that are compiled for our steps do
+not serve it, and servers do not use it.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 
-import numpy as np
 import openfhe
-from numpy.typing import NDArray
 
 from tacit.bootstrap import PERIOD, Bootstrap
 from tacit.errors import CircuitError, LevelError, ParameterError
-from tacit.fourier import complex_series
+from tacit.fourier import Complexes, complex_series
 from tacit.params import CryptoParams
+from tacit.runtime.backends.openfhe import Floats, OpenFHEEvaluator
 from tacit.runtime.backends.openfhe_calls import call, call_with_key
-
-Floats = NDArray[np.float64]
+from tacit.type_rules import bootstrapped_type
 
 # OpenFHE keeps its tables in the context, which the whole process shares.
 _PREPARING = threading.Lock()
 
 
-class Bootstrapping:
-    """The bootstraps of one context; several threads may use it after `prepare`.
+class OwnCallEvaluator(OpenFHEEvaluator):
+    """The OpenFHE backend with OpenFHE's own bootstraps; threads may use it after `prepare`.
 
     Args:
         params: the parameters.
-        context: OpenFHE's for these, with the feature FHE.
+        context: OpenFHE's for these, with keys for its bootstraps under the ciphertexts' key tag.
     """
 
     def __init__(self, params: CryptoParams, context: openfhe.CryptoContext) -> None:
-        self._params = params
-        self._context = context
+        super().__init__(params, context)
         self._prepared: dict[int, tuple[int, int]] = {}
 
     def prepare(self, plan: Bootstrap) -> None:
@@ -64,31 +63,48 @@ class Bootstrapping:
                     f"{stages}, not both: use one choice for all bootstraps"
                 )
 
-    def apply(self, a: openfhe.Ciphertext, plan: Bootstrap, series: Floats) -> openfhe.Ciphertext:
-        """Bootstrap and rescale to degree 1, at the level where OpenFHE comes out.
+    def bootstrap(
+        self, a: openfhe.Ciphertext, plan: Bootstrap, constants: Mapping[str, Floats]
+    ) -> openfhe.Ciphertext:
+        """Raise the level, and apply a function to slots in [-1/2, 1/2), by one call.
 
         Args:
             a: degree 1, at least one level above `plan.to_coefficients`.
-            plan: what to do; its level is not looked at.
-            series: shape (2, degree + 1).
+            plan: what to do.
+            constants: holds the series.
 
         Raises:
-            LevelError: too few levels.
+            LevelError: too low a level, or OpenFHE needs more levels than the parameters have.
             UnknownKeyError: a key is missing.
         """
-        level = self._params.depth - a.GetLevel()
+        to = bootstrapped_type(self.type_of(a), plan)
+        made = self._refreshed(a, plan, complex_series(constants[plan.series]))
+        found = self.type_of(made)
+        if found.level < to.level:
+            raise LevelError(
+                f"OpenFHE bootstraps to level {found.level}, the circuit wants {to.level}: use a "
+                f"depth greater by {to.level - found.level}, or our own steps"
+            )
+        return made if found == to else self.drop(made, to.level)
+
+    def _refreshed(
+        self, a: openfhe.Ciphertext, plan: Bootstrap, series: Complexes
+    ) -> openfhe.Ciphertext:
+        """Bootstrap and rescale to degree 1, at the level where OpenFHE comes out."""
+        level = self.type_of(a).level
         if level <= plan.to_coefficients:
             raise LevelError(
                 f"OpenFHE bootstraps from level {plan.to_coefficients + 1} or above, not {level}"
             )
         self.prepare(plan)
-        coefficients = list(complex_series(series) / 2.0)
         inside = call(self._context.Compress, a, level + 1, 1)
         inside.SetSlots(1 << plan.log_slots)
-        key = "a key for bootstrapping"
-        made = call_with_key(self._context.EvalFEFuncBootstrap, inside, coefficients, key=key)
+        made = call_with_key(
+            self._context.EvalFEFuncBootstrap,
+            inside,
+            list(series / 2.0),
+            key="a key for bootstrapping",
+        )
         made.SetSlots(self._params.slots)
-        left = self._params.depth - made.GetLevel()
-        if made.GetNoiseScaleDeg() == 1:
-            return made
-        return call(self._context.Compress, made, left, 1)
+        found = self.type_of(made)
+        return made if found.degree == 1 else call(self._context.Compress, made, found.level, 1)

@@ -1,7 +1,7 @@
-"""How far evaluation keys reach that were padded for OpenFHE.
+"""How far trimmed evaluation keys reach in OpenFHE.
 
-OpenFHE wants keys with all limbs. A trimmed key is given to it with zeros above its level; used
-there, it would give noise without a word, so every use is compared with the level first.
+OpenFHE knows keys with all limbs only. It is given a trimmed key with empty limbs above its level,
+and would crash if it used one there, so every use is compared with the level first.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from tacit.errors import UnknownKeyError
 from tacit.kernels.automorphism import rotation_element
 from tacit.key_levels import circuit_key_levels
 from tacit.params import CryptoParams
+from tacit.wire_key import sparse_elements
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +47,22 @@ class KeyLimits:
         """
         self._check(0, level, "a relinearisation key")
 
-    def check_bootstraps(self) -> None:
-        """Return if no key is trimmed: OpenFHE bootstraps at levels of its own choice.
+    def check_conjugation(self, level: int) -> None:
+        """Return if the key for conjugation, should there be one, is for this level.
 
         Raises:
-            UnknownKeyError: one is.
+            UnknownKeyError: it is for lower levels.
         """
-        if self.levels:
-            raise UnknownKeyError(
-                "OpenFHE bootstraps with keys for all levels, and these are trimmed to the levels "
-                "that the native backend uses: choose the native backend"
-            )
+        self._check(2 * self.params.n - 1, level, "the Galois key for conjugation")
+
+    def check_from_sparse(self, level: int) -> None:
+        """Return if the key from the sparse secret, should there be one, is for this level.
+
+        Raises:
+            UnknownKeyError: it is for lower levels.
+        """
+        _, back = sparse_elements(self.params.log_n)
+        self._check(back, level, "the key from the sparse secret")
 
     def check(self, circuit: Circuit) -> None:
         """Return if all keys that are there are for the levels at which a circuit uses them.
@@ -64,11 +70,13 @@ class KeyLimits:
         Raises:
             UnknownKeyError: one is for lower levels.
         """
-        if circuit.bootstraps:
-            self.check_bootstraps()
         uses = circuit_key_levels(circuit, self.params)
         if uses.relinearization is not None:
             self.check_relinearization(uses.relinearization)
+        if uses.conjugation is not None:
+            self.check_conjugation(uses.conjugation)
+        if uses.from_sparse is not None:
+            self.check_from_sparse(uses.from_sparse)
         for steps, level in sorted(uses.rotations.items()):
             self.check_rotation(steps, level)
 

@@ -7,40 +7,40 @@ made itself. Evaluation keys are loaded under a tag of our own making.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import openfhe
 
 from tacit.circuit import Circuit
 from tacit.errors import InternalError, KeyMismatchError
-from tacit.key_trimming import covered_limbs, padded
-from tacit.openfhe_bytes import ForeignCiphertext, read_ciphertext, write_ciphertext
+from tacit.key_trimming import Words, covered_limbs
+from tacit.openfhe_bytes import ForeignCiphertext
 from tacit.openfhe_context import Template, template_from_context
-from tacit.openfhe_keys import (
-    write_automorphism_keys,
-    write_relinearization_key,
-    write_sparse_key,
-)
+from tacit.openfhe_keys import write_automorphism_keys, write_relinearization_key
 from tacit.params import CryptoParams
 from tacit.runtime.backends.openfhe import DEFAULT_PLAINTEXT_BYTES, OpenFHEEvaluator
+from tacit.runtime.backends.openfhe_archives import ciphertext_of, limbs_of
 from tacit.runtime.backends.openfhe_key_limits import KeyLimits
-from tacit.runtime.backends.openfhe_parameters import make_context
+from tacit.runtime.backends.openfhe_parameters import CONTEXTS, make_context
 from tacit.runtime.backends.openfhe_plaintexts import PlaintextBudget
+from tacit.runtime.backends.openfhe_raising import SparseSwitch
 from tacit.wire import Ciphertext, EvaluationKey, KeyKind
+
+_SWITCHING = (KeyKind.TO_SPARSE, KeyKind.FROM_SPARSE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenFHEKeys:
     """One owner's evaluation keys, loaded into OpenFHE's tables for the life of the process.
 
-    Trimmed keys were padded with zeros to the shape that OpenFHE expects: they save nothing here,
-    and evaluators refuse them above their levels.
+    Trimmed keys take no more memory than they have residues; OpenFHE would crash if it used one
+    above its level, so evaluators compare levels before each use.
 
     Attributes:
-        size_bytes: of the keys' residues, padding included.
+        size_bytes: of the keys' residues.
         limits: the highest levels of trimmed keys.
+        sparse: the keys of an encapsulated secret, None without.
     """
 
     params: CryptoParams
@@ -51,7 +51,7 @@ class OpenFHEKeys:
     size_bytes: int
     budget: PlaintextBudget
     limits: KeyLimits
-    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    sparse: SparseSwitch | None = None
 
     def evaluator(self, circuit: Circuit) -> OpenFHEEvaluator:
         """Make the evaluator of one circuit; all share a budget of encoded constants.
@@ -60,7 +60,12 @@ class OpenFHEKeys:
             UnknownKeyError: a key is trimmed to levels below those the circuit uses it at.
         """
         return OpenFHEEvaluator(
-            self.params, self.context, circuit=circuit, budget=self.budget, limits=self.limits
+            self.params,
+            self.context,
+            circuit=circuit,
+            budget=self.budget,
+            limits=self.limits,
+            sparse=self.sparse,
         )
 
     def ciphertext(self, received: Ciphertext) -> openfhe.Ciphertext:
@@ -75,12 +80,7 @@ class OpenFHEKeys:
         foreign = ForeignCiphertext(
             received.limbs, level, received.degree, received.scale, received.slots, self.tag
         )
-        archive = write_ciphertext(self.template, foreign)
-        with self.lock:  # it looks the context up in a table of the whole process
-            loaded = openfhe.DeserializeCiphertextString(archive, openfhe.BINARY)
-        # Results of a loaded ciphertext are copied by slow code of the Python module; those of a
-        # compressed one, here to the same level, are not.
-        return self.context.Compress(loaded, received.level + 1, received.degree)
+        return ciphertext_of(self.context, self.template, foreign)
 
     def frame(self, result: openfhe.Ciphertext) -> Ciphertext:
         """Take the limbs out of one of OpenFHE's ciphertexts.
@@ -88,9 +88,7 @@ class OpenFHEKeys:
         Raises:
             InternalError: it is not at a level of the parameters.
         """
-        with self.lock:
-            archive = openfhe.Serialize(result, openfhe.BINARY)
-        foreign, _ = read_ciphertext(archive)
+        foreign, _ = limbs_of(result)
         level = self.params.depth - foreign.level
         if level < 0 or foreign.limbs.shape[1] != level + 1:
             raise InternalError(f"OpenFHE gave {foreign.limbs.shape[1]} limbs at level {level}")
@@ -131,16 +129,23 @@ def load_keys(
     template = template_from_context(openfhe.Serialize(context, openfhe.BINARY))
     tag = f"tacit-{key_id.hex()}"
     size_bytes, levels = 0, {}
+    switching: dict[KeyKind, Words] = {}
     for key in keys:
-        limbs = padded(key, params)
-        if not _load(params, template, tag, replace(key, limbs=limbs)):
+        level = covered_limbs(key, params) - 1
+        if key.kind in _SWITCHING:
+            switching[key.kind] = key.limbs
+        elif not _load(params, template, tag, key):
             raise InternalError("OpenFHE did not take an evaluation key")
-        if limbs is not key.limbs:
-            levels[key.galois_element] = covered_limbs(key, params) - 1
-        size_bytes += limbs.nbytes
+        if key.kind is not KeyKind.TO_SPARSE and level < params.depth:
+            levels[key.galois_element] = level
+        size_bytes += key.limbs.nbytes
     budget = budget or PlaintextBudget(DEFAULT_PLAINTEXT_BYTES)
     limits = KeyLimits(params, levels)
-    return OpenFHEKeys(params, context, template, key_id, tag, size_bytes, budget, limits)
+    made = OpenFHEKeys(params, context, template, key_id, tag, size_bytes, budget, limits)
+    if len(switching) < len(_SWITCHING):
+        return made
+    both = [switching[kind] for kind in _SWITCHING]
+    return replace(made, sparse=SparseSwitch.of(params, template, tag, *both))
 
 
 def _load(params: CryptoParams, template: Template, tag: str, key: EvaluationKey) -> bool:
@@ -148,14 +153,13 @@ def _load(params: CryptoParams, template: Template, tag: str, key: EvaluationKey
     try:
         if key.kind is KeyKind.RELINEARIZATION:
             archive = write_relinearization_key(template, tag, special, key.limbs)
-            loaded = openfhe.DeserializeEvalMultKeyString(archive, openfhe.BINARY)
-        elif key.kind is KeyKind.ROTATION:
+            load = openfhe.DeserializeEvalMultKeyString
+        else:
             limbs = {key.galois_element: key.limbs}
             archive = write_automorphism_keys(template, tag, special, limbs)
-            loaded = openfhe.DeserializeEvalAutomorphismKeyString(archive, openfhe.BINARY)
-        else:
-            archive = write_sparse_key(template, tag, special, key.galois_element, key.limbs)
-            loaded = openfhe.DeserializeEvalAutomorphismKeyString(archive, openfhe.BINARY)
+            load = openfhe.DeserializeEvalAutomorphismKeyString
+        with CONTEXTS:
+            loaded = load(archive, openfhe.BINARY)
     except RuntimeError as error:
         raise InternalError(f"OpenFHE refused an evaluation key: {error}") from error
     return loaded is None or bool(loaded)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import openfhe
 
 from tacit.errors import ParameterError
@@ -21,6 +23,10 @@ _DISTRIBUTIONS = {
     SecretDistribution.SPARSE_ENCAPSULATED: openfhe.SecretKeyDist.SPARSE_ENCAPSULATED,
 }
 
+# A fact about the process: OpenFHE keeps all contexts in one table, to which new ones are added,
+# and where it looks when it loads an archive.
+CONTEXTS = threading.Lock()
+
 
 def make_context(params: CryptoParams) -> openfhe.CryptoContext:
     """Make OpenFHE's context and check that its moduli and scales are the parameters'.
@@ -32,13 +38,33 @@ def make_context(params: CryptoParams) -> openfhe.CryptoContext:
     Raises:
         ParameterError: OpenFHE refuses the parameters, or would use other moduli or scales.
     """
+    context = _enabled(params, openfhe.CKKSDataType.REAL)
+    check_context(params, context)
+    return context
+
+
+def make_complex_encoder(params: CryptoParams) -> openfhe.CryptoContext:
+    """Make a second context of the same moduli, whose plaintexts keep their imaginary parts.
+
+    OpenFHE encodes complex slots, which the matrices of bootstraps have, only in contexts that are
+    complex altogether. Its plaintexts are for ciphertexts of `make_context`'s all the same.
+
+    Raises:
+        ParameterError: OpenFHE refuses the parameters.
+    """
+    return _enabled(params, openfhe.CKKSDataType.COMPLEX)
+
+
+def _enabled(params: CryptoParams, kind: openfhe.CKKSDataType) -> openfhe.CryptoContext:
+    settings = _settings(params)
+    settings.SetCKKSDataType(kind)
     try:
-        context = openfhe.GenCryptoContext(_settings(params))
+        with CONTEXTS:
+            context = openfhe.GenCryptoContext(settings)
     except RuntimeError as error:
         raise ParameterError(f"OpenFHE refuses the parameters {params}: {error}") from error
     for feature in _FEATURES:
         context.Enable(feature)
-    check_context(params, context)
     return context
 
 
@@ -75,5 +101,4 @@ def _settings(params: CryptoParams) -> openfhe.CCParamsCKKSRNS:
     settings.SetScalingTechnique(openfhe.ScalingTechnique.FLEXIBLEAUTO)
     settings.SetKeySwitchTechnique(openfhe.KeySwitchTechnique.HYBRID)
     settings.SetNumLargeDigits(params.dnum)
-    settings.SetCKKSDataType(openfhe.CKKSDataType.REAL)
     return settings

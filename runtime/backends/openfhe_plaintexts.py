@@ -16,9 +16,12 @@ import numpy as np
 import openfhe
 from numpy.typing import NDArray
 
+from tacit.bootstrap import Bootstrap
 from tacit.circuit import Circuit, Constant, LinearPlan, Plain, ValueType
 from tacit.packed_rows import memory_of_row
 from tacit.params import CryptoParams
+from tacit.runtime.backends.bootstrapping import every_stage
+from tacit.runtime.backends.openfhe_parameters import make_complex_encoder
 
 Floats = NDArray[np.float64]
 _Key = tuple[str, int, tuple[int, ...], ValueType]
@@ -68,6 +71,7 @@ class PlaintextCache:
     ) -> None:
         self._params = params
         self._context = context
+        self._complex: openfhe.CryptoContext | None = None
         self._budget = budget
         self._entries: dict[_Key, tuple[Floats, openfhe.Plaintext]] = {}
         self._taken: list[int] = []
@@ -96,8 +100,9 @@ class PlaintextCache:
         if entry is not None:
             return entry[1]
         plain = make()
-        encoded = self._context.MakeCKKSPackedPlaintext(
-            plain.expand(self._params.slots), at.degree, self._params.depth - at.level
+        values = plain.expand(self._params.slots)
+        encoded = self._encoder(values).MakeCKKSPackedPlaintext(
+            values, at.degree, self._params.depth - at.level
         )
         size = plaintext_bytes(self._params, at)
         with self._lock:
@@ -106,9 +111,16 @@ class PlaintextCache:
                 self._taken.append(size)
         return encoded
 
+    def _encoder(self, values: Floats) -> openfhe.CryptoContext:
+        if not np.iscomplexobj(values):
+            return self._context
+        with self._lock:
+            self._complex = self._complex or make_complex_encoder(self._params)
+        return self._complex
+
     def prepare(self, circuit: Circuit) -> bool:
         """Encode all constants of a circuit; return whether the budget holds them."""
-        for encode, at in constants_to_encode(circuit):
+        for encode, at in constants_to_encode(circuit, self._params):
             known = len(self._taken)
             encode(self)
             if len(self._taken) == known and self._is_full(at):
@@ -129,9 +141,14 @@ def plaintext_bytes(params: CryptoParams, at: ValueType) -> int:
 
 
 def constants_to_encode(
-    circuit: Circuit,
+    circuit: Circuit, params: CryptoParams
 ) -> Iterator[tuple[Callable[[PlaintextCache], openfhe.Plaintext], ValueType]]:
-    """Yield how to encode each constant that is a vector, and the type of ciphertext it meets."""
+    """Yield how to encode each constant that is a vector, and the type of ciphertext it meets.
+
+    Raises:
+        LevelError: the parameters have too few levels for a bootstrap.
+    """
+    encode_row = PlaintextCache.encode_row
     for node in circuit.nodes:
         at = circuit.types[node.inputs[0]]
         match node.attribute:
@@ -140,13 +157,18 @@ def constants_to_encode(
                 if not plain.is_scalar:
                     yield partial(PlaintextCache.encode, plain=plain, at=at), at
             case LinearPlan() as plan:
-                rows, encode_row = circuit.constants[plan.diagonals], PlaintextCache.encode_row
+                rows = circuit.constants[plan.diagonals]
                 for row in sorted({term.row for term in plan.terms}):
                     yield partial(encode_row, name=plan.diagonals, rows=rows, row=row, at=at), at
                 for output, value in enumerate(node.outputs if plan.bias else ()):
                     bias = Plain(f"{plan.bias}/{output}", circuit.constants[plan.bias][output])
                     to = circuit.types[value]
                     yield partial(PlaintextCache.encode, plain=bias, at=to), to
+            case Bootstrap() as plan:
+                for stage, rows, level in every_stage(params, plan, circuit.constants[plan.series]):
+                    name, met = stage.diagonals, ValueType(level)
+                    for row in range(len(rows)):
+                        yield partial(encode_row, name=name, rows=rows, row=row, at=met), met
 
 
 def _give_back_all(budget: PlaintextBudget, taken: list[int]) -> None:

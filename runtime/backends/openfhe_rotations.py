@@ -36,6 +36,7 @@ class Rotations:
         limits: KeyLimits,
     ) -> None:
         self._limits = limits
+        self._conjugation = 2 * params.n - 1
         self._depth = params.depth
         self._slots = params.slots
         self._context = context
@@ -82,6 +83,18 @@ class Rotations:
         for a in still:
             self._context.EvalAddInPlaceNoCheck(total, a)
         return total
+
+    def conjugated(self, a: openfhe.Ciphertext) -> openfhe.Ciphertext:
+        """Take the complex conjugate of every slot.
+
+        Raises:
+            UnknownKeyError: no Galois key for X -> X^-1 at this level.
+        """
+        self._limits.check_conjugation(self._depth - a.GetLevel())
+        key = "the Galois key for conjugation"
+        found = call_with_key(self._context.GetEvalAutomorphismKeyMap, a.GetKeyTag(), key=key)
+        function = self._context.EvalAutomorphism
+        return self._corrected(call_with_key(function, a, self._conjugation, found, key=key))
 
     def copy(self, a: openfhe.Ciphertext) -> openfhe.Ciphertext:
         """Copy a ciphertext, limbs and all.

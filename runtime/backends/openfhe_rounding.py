@@ -15,9 +15,10 @@ import numpy as np
 import openfhe
 from numpy.typing import NDArray
 
-from tacit.openfhe_bytes import ForeignCiphertext, write_ciphertext
+from tacit.openfhe_bytes import ForeignCiphertext
 from tacit.openfhe_context import PolynomialBasis, template_from_context
 from tacit.params import CryptoParams
+from tacit.runtime.backends.openfhe_archives import ciphertext_of
 
 Residues = NDArray[np.uint64]
 
@@ -40,8 +41,7 @@ class RotationCorrection:
             slots=params.slots,
             key_tag="",
         )
-        archive = write_ciphertext(template, foreign)
-        top = openfhe.DeserializeCiphertextString(archive, openfhe.BINARY)
+        top = ciphertext_of(context, template, foreign)
         self._by_limbs = [context.Compress(top, limbs, 1) for limbs in range(1, params.depth + 2)]
 
     def apply(self, rotated: openfhe.Ciphertext, level: int) -> None:

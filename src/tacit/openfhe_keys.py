@@ -5,6 +5,11 @@ The archives are those of `SerializeEvalMultKeyString(BINARY, tag)` and
 writer chooses the key tag, so keys from outside can be loaded under a name of our own
 making: OpenFHE's key maps are global to a process and trust the tag they find in the archive.
 
+Keys that are trimmed to fewer limbs (`tacit.key_trimming`) are written with OpenFHE's shape, with
+limbs that have no residues, and without the digits above: they take no more memory in
+OpenFHE than here. OpenFHE crashes if it is made to use one above its level, so whoever loads it
+must compare levels before each use.
+
 A key-switching key for digit d is (b_d, a_d) over all moduli of Q and then P, with
 b_d + a_d s = e + P g_d s', where g_d is 1 on the digit's own limbs and 0 elsewhere, and s' is
 s^2 (relinearisation) or, for the Galois element k, s is replaced by s(X^(1/k)) and s' by s.
@@ -36,7 +41,7 @@ __all__ = [
     "read_sparse_keys",
     "write_automorphism_keys",
     "write_relinearization_key",
-    "write_sparse_key",
+    "write_switching_key",
 ]
 
 _KEY_TYPE = "lbcrypto::EvalKeyRelinImpl<lbcrypto::DCRTPoly>"
@@ -88,14 +93,8 @@ def read_relinearization_key(archive: bytes) -> tuple[ForeignKey, Template]:
     return key, known.template
 
 
-def read_automorphism_keys(
-    archive: bytes, *, sparse: bool = False
-) -> tuple[dict[int, ForeignKey], Template]:
+def read_automorphism_keys(archive: bytes) -> tuple[dict[int, ForeignKey], Template]:
     """Read the archive of one key tag's automorphism keys, and its context as a template.
-
-    Args:
-        archive: of one key tag.
-        sparse: pass over the keys of an encapsulated secret, which are refused otherwise.
 
     Returns:
         Keys by Galois element (odd, below 2N), and the template.
@@ -104,9 +103,6 @@ def read_automorphism_keys(
         ForeignBytesError: not such an archive as OpenFHE 1.4-1.6 writes it.
     """
     keys, template = _read_key_map(archive)
-    order = 2 << template.log_n
-    for element in (order - 4, order - 2) if sparse else ():
-        keys.pop(element, None)
     for element in keys:
         if not _is_galois_element(element, template.log_n):
             raise ForeignBytesError(f"{element} is not a Galois element of the ring")
@@ -165,7 +161,8 @@ def write_relinearization_key(
         template: of the context the key is for.
         key_tag: 1 to 256 ASCII characters.
         special_moduli: the primes of P.
-        limbs: shape (2, dnum, limbs of Q + limbs of P, N), uint64, (b, a) order; checked.
+        limbs: shape (2, digits, limbs of Q + limbs of P, N), uint64, (b, a) order, of a full or
+            a trimmed key; checked.
 
     Raises:
         ForeignBytesError: limbs that do not fit the moduli.
@@ -208,35 +205,22 @@ def write_automorphism_keys(
     return writer.archive()
 
 
-def write_sparse_key(
-    template: Template,
-    key_tag: str,
-    special_moduli: tuple[int, ...],
-    element: int,
-    limbs: NDArray[np.uint64],
+def write_switching_key(
+    template: Template, key_tag: str, special_moduli: tuple[int, ...], limbs: NDArray[np.uint64]
 ) -> bytes:
-    """Write one key of an encapsulated secret for `DeserializeEvalAutomorphismKeyString`.
+    """Write an archive that `DeserializeEvalKeyString` loads: a key that is in no table.
 
     Args:
         template: of the context the key is for.
         key_tag: 1 to 256 ASCII characters.
         special_moduli: the primes of P.
-        element: 2N - 4 for the key to the sparse secret, 2N - 2 for the one back.
-        limbs: shape (2, 1, 3, N), or that of a relinearisation key; checked.
+        limbs: as for `write_relinearization_key`.
 
     Raises:
-        ForeignBytesError: limbs that do not fit the moduli, or another element.
+        ForeignBytesError: limbs that do not fit the moduli.
     """
-    order = 2 << template.log_n
-    if element not in (order - 4, order - 2):
-        raise ForeignBytesError(f"{element} names no key of an encapsulated secret")
-    small = element == order - 4
-    special = encapsulation_moduli(template.log_n, template.moduli) if small else special_moduli
-    writer = _start(key_tag)
-    writer.new_pointer()
-    writer.u64(1)
-    writer.u32(element)
-    _KeyWriter(writer, template, special, key_tag, small=small).write(limbs)
+    writer = ArchiveWriter()
+    _KeyWriter(writer, template, special_moduli, _checked_tag(key_tag)).write(limbs)
     return writer.archive()
 
 
@@ -249,16 +233,13 @@ class _KeyWriter:
         template: Template,
         special: tuple[int, ...],
         key_tag: str,
-        *,
-        small: bool = False,
     ) -> None:
-        own = 1 if small else len(template.moduli)
-        moduli = (*template.moduli[:own], *special)
         added = tuple(smallest_root(p, template.log_n) for p in special)
-        roots = template.basis.roots[:own] + added
+        moduli, roots = (*template.moduli, *special), (*template.basis.roots, *added)
         self._writer = writer
         self._template = template
         self._basis = PolynomialBasis(template.log_n, moduli, roots, ())
+        self._full = len(template.moduli)
         self._key_tag = key_tag
         self._known: KnownObjects | None = None
         self._numbers: tuple[int, ...] = ()
@@ -266,7 +247,13 @@ class _KeyWriter:
     def write(self, limbs: NDArray[np.uint64]) -> None:
         if limbs.ndim != 4 or len(limbs) != 2 or not 1 <= limbs.shape[1] <= 64:
             raise ForeignBytesError("a key's limbs have shape (2, dnum, limbs, N)")
-        checked_limbs(limbs, self._basis.moduli, self._basis.log_n)
+        special = len(self._basis.moduli) - self._full
+        held = limbs.shape[2] - special
+        if not 1 <= held <= self._full:
+            raise ForeignBytesError(f"a key has limbs for Q and {special} for P")
+        moduli = self._basis.moduli[:held] + self._basis.moduli[self._full :]
+        checked_limbs(limbs, moduli, self._basis.log_n)
+        absent = [None] * (self._full - held)
         self._writer.named_pointer(_KEY_TYPE)
         for name in (*_KEY_CLASSES, "CryptoObject"):
             self._writer.version(name)
@@ -275,7 +262,8 @@ class _KeyWriter:
         for part in (limbs[1], limbs[0]):
             self._writer.u64(len(part))
             for polynomial in part:
-                write_polynomial(self._writer, known, polynomial, self._basis, self._numbers)
+                rows = [*polynomial[:held], *absent, *polynomial[held:]]
+                write_polynomial(self._writer, known, rows, self._basis, self._numbers)
 
     def _write_context(self) -> KnownObjects:
         if self._known is not None:
@@ -289,12 +277,16 @@ class _KeyWriter:
 
 
 def _start(key_tag: str) -> ArchiveWriter:
-    if not key_tag.isascii() or not 1 <= len(key_tag) <= 256:
-        raise ForeignBytesError("a key tag has 1 to 256 ASCII characters")
     writer = ArchiveWriter()
     writer.u64(1)
-    writer.text(key_tag)
+    writer.text(_checked_tag(key_tag))
     return writer
+
+
+def _checked_tag(key_tag: str) -> str:
+    if not key_tag.isascii() or not 1 <= len(key_tag) <= 256:
+        raise ForeignBytesError("a key tag has 1 to 256 ASCII characters")
+    return key_tag
 
 
 def _read_key(

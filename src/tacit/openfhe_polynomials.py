@@ -1,5 +1,6 @@
 """Polynomials in OpenFHE's archives: DCRTPoly objects as limbs."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +19,7 @@ from tacit.openfhe_context import (
 )
 
 _EVALUATION_FORM = 0
+_NO_OBJECT = 0
 
 
 @dataclass(slots=True)
@@ -161,7 +163,7 @@ def _read_limb(reader: ArchiveReader, known: KnownObjects) -> tuple[NDArray[np.u
 def write_polynomial(
     writer: ArchiveWriter,
     known: KnownObjects,
-    limbs: NDArray[np.uint64],
+    limbs: Iterable[NDArray[np.uint64] | None],
     basis: PolynomialBasis,
     numbers: tuple[int, ...],
 ) -> None:
@@ -170,7 +172,8 @@ def write_polynomial(
     Args:
         writer: an archive that already holds the context.
         known: objects written so far; new ones are added.
-        limbs: shape (len(basis.moduli), N), below each modulus.
+        limbs: shape (len(basis.moduli), N), below each modulus; OpenFHE gets a limb without
+            residues for None, and must not be made to read it.
         basis: the moduli and roots; its numbers do not count.
         numbers: pointer numbers, see `Polynomials.objects`; those that the archive does not
             hold yet become new objects.
@@ -189,14 +192,17 @@ def write_polynomial(
     _write_basis(writer, known, numbers[count], basis, numbers[count + 1 :])
 
 
-def _write_limb(writer: ArchiveWriter, limb: NDArray[np.uint64], modulus: int) -> None:
+def _write_limb(writer: ArchiveWriter, limb: NDArray[np.uint64] | None, modulus: int) -> None:
     writer.version("PolyImpl")
-    writer.u32(STATIC_TYPE)
-    writer.raw(b"\x01")
-    writer.version("NativeVector")
-    writer.u64(len(limb))
-    writer.words(limb)
-    writer.u64(modulus)
+    if limb is None:
+        writer.u32(_NO_OBJECT)
+    else:
+        writer.u32(STATIC_TYPE)
+        writer.raw(b"\x01")
+        writer.version("NativeVector")
+        writer.u64(len(limb))
+        writer.words(limb)
+        writer.u64(modulus)
     writer.u32(_EVALUATION_FORM)
 
 

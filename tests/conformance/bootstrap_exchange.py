@@ -8,7 +8,7 @@ import openfhe
 
 from tacit.bootstrap import Bootstrap
 from tacit.evaluation_keys import needed_keys
-from tacit.openfhe_context import template_from_context
+from tacit.openfhe_context import Template, template_from_context
 from tacit.openfhe_keys import (
     ForeignKey,
     read_automorphism_keys,
@@ -21,8 +21,8 @@ from tacit.runtime.backends.native_engine import NativeEngine
 from tacit.runtime.backends.native_keys import load_keys
 from tacit.runtime.backends.openfhe import OpenFHEEvaluator
 from tacit.runtime.backends.openfhe_parameters import make_context
+from tacit.runtime.backends.openfhe_raising import SparseSwitch
 from tacit.wire import EvaluationKey, KeyKind
-from tacit.wire_key import sparse_elements
 from tests.conformance.exchange import KEY_ID, Exchange
 
 
@@ -77,25 +77,17 @@ def make_bootstrap_exchange(
         made.append(EvaluationKey(key.limbs, want.kind, want.element, params.digest))
     loaded = load_keys(engine or NativeEngine(params), key_id, made)
     template = template_from_context(openfhe.Serialize(context, openfhe.BINARY))
-    oracle = OpenFHEEvaluator(params, context)
-    return Exchange(params, context, keys, template, oracle, NativeEvaluator(loaded), loaded)
-
-
-def openfhe_keys_as_limbs(exchange: Exchange) -> list[EvaluationKey]:
-    """Return the keys that OpenFHE itself bootstraps with."""
-    tag, digest = exchange.keys.publicKey.GetKeyTag(), exchange.params.digest
-    relinearization, _ = read_relinearization_key(
-        openfhe.SerializeEvalMultKeyString(openfhe.BINARY, tag)
+    evaluator = OpenFHEEvaluator(
+        params, context, sparse=_sparse_switch(params, template, tag, made)
     )
-    archive = openfhe.SerializeEvalAutomorphismKeyString(openfhe.BINARY, tag)
-    sparse, (there, back) = read_sparse_keys(archive), sparse_elements(exchange.params.log_n)
-    made = [
-        EvaluationKey(relinearization.limbs, KeyKind.RELINEARIZATION, 0, digest),
-        EvaluationKey(sparse.to_sparse.limbs, KeyKind.TO_SPARSE, there, digest),
-        EvaluationKey(sparse.from_sparse.limbs, KeyKind.FROM_SPARSE, back, digest),
-    ]
-    rotations = read_automorphism_keys(archive, sparse=True)[0]
-    return made + [
-        EvaluationKey(key.limbs, KeyKind.ROTATION, element, digest)
-        for element, key in rotations.items()
-    ]
+    return Exchange(params, context, keys, template, evaluator, NativeEvaluator(loaded), loaded)
+
+
+def _sparse_switch(
+    params: CryptoParams, template: Template, tag: str, keys: Sequence[EvaluationKey]
+) -> SparseSwitch | None:
+    found = {key.kind: key.limbs for key in keys}
+    if KeyKind.TO_SPARSE not in found:
+        return None
+    there, back = found[KeyKind.TO_SPARSE], found[KeyKind.FROM_SPARSE]
+    return SparseSwitch.of(params, template, tag, there, back)

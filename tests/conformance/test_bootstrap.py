@@ -1,4 +1,4 @@
-"""Bootstrapping, plain and with a function: the native engine, OpenFHE's own, and the clear one."""
+"""Bootstrapping, plain and with a function: by our steps on both backends, and OpenFHE's own."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 pytest.importorskip("openfhe", reason="openfhe does not import here")
 
-import openfhe
-
 from tacit.bootstrap import Bootstrap
 from tacit.bootstrap_iterated import refresh_twice
 from tacit.bootstrap_levels import bootstrap_depth, bootstrap_deviation
@@ -20,17 +18,16 @@ from tacit.circuit import LinearPlan, LinearTerm, ValueType
 from tacit.errors import LevelError, ParameterError, UnknownKeyError
 from tacit.fourier import evaluate_series, fit_series
 from tacit.kernels.build import build_if_stale
-from tacit.openfhe_bytes import read_ciphertext
 from tacit.params import CryptoParams, SecretDistribution, Security
 from tacit.precision import DECRYPTION_FACTOR
 from tacit.runtime.backends.clear import ClearEvaluator
 from tacit.runtime.backends.native import NativeEvaluator
 from tacit.runtime.backends.native_ciphertext import join, split
+from tacit.runtime.backends.native_complex import ComplexEvaluator
 from tacit.runtime.backends.native_keys import NativeKeys
-from tacit.runtime.backends.openfhe import OpenFHEEvaluator
-from tacit.runtime.backends.openfhe_objects import load_keys as load_openfhe_keys
-from tacit.wire import Ciphertext
-from tests.conformance.bootstrap_exchange import make_bootstrap_exchange, openfhe_keys_as_limbs
+from tacit.runtime.backends.openfhe_bootstrap import OwnCallEvaluator
+from tacit.runtime.backends.openfhe_parameters import make_context
+from tests.conformance.bootstrap_exchange import make_bootstrap_exchange
 from tests.conformance.exchange import KEY_ID, Exchange
 
 Floats = NDArray[np.float64]
@@ -71,6 +68,10 @@ def _exchange(secret: SecretDistribution, log_scale: int, log_slots: int) -> Exc
     return make_bootstrap_exchange(_params(secret, log_scale), plan, (1,))
 
 
+def _own_call(exchange: Exchange) -> OwnCallEvaluator:
+    return OwnCallEvaluator(exchange.params, exchange.context)
+
+
 def _values(log_slots: int = LOG_N - 1, seed: int = 0) -> Floats:
     one = np.random.default_rng(seed).uniform(-0.5, 0.5, 1 << log_slots)
     return np.tile(one, 1 << (LOG_N - 1 - log_slots))
@@ -100,13 +101,28 @@ def test_both_backends_refresh_and_apply_the_function(
     encrypted = exchange.encrypt(x, 3)
     plan = _plan(name, log_slots)
     native = exchange.native.bootstrap(exchange.to_native(encrypted), plan, SERIES)
-    oracle = exchange.openfhe.bootstrap(encrypted, plan, SERIES)
+    steps = exchange.openfhe.bootstrap(encrypted, plan, SERIES)
+    oracle = _own_call(exchange).bootstrap(encrypted, plan, SERIES)
     assert (native.level, native.degree) == (LEVEL, 1)
-    ours = np.abs(exchange.decrypt(exchange.to_openfhe(native)) - expected)
+    assert exchange.openfhe.type_of(steps) == ValueType(LEVEL)
     theirs = np.abs(exchange.decrypt(oracle) - expected)
-    assert np.max(ours) < _tolerance(exchange.params, SERIES[name])
-    assert np.max(ours) < 8.0 * np.max(theirs)
     assert np.max(theirs) < 2.0**-10
+    for made in (exchange.to_openfhe(native), steps):
+        ours = np.abs(exchange.decrypt(made) - expected)
+        assert np.max(ours) < _tolerance(exchange.params, SERIES[name])
+        assert np.max(ours) < 8.0 * np.max(theirs)
+
+
+@pytest.mark.parametrize("secret", [ENCAPSULATED, UNIFORM])
+def test_both_backends_raise_the_modulus_to_the_same_residues(secret: SecretDistribution) -> None:
+    """The kernels and numpy, and at the top two key switches; limb for limb."""
+    exchange = _exchange(secret, 40, LOG_N - 1)
+    low = exchange.encrypt(_values(), 0)
+    level = exchange.params.depth - 1
+    theirs = exchange.to_native(exchange.openfhe.raised(low, level))
+    ours = ComplexEvaluator(exchange.native).raised(exchange.to_native(low), level)
+    found, expected = (exchange.native_keys.download(a) for a in (theirs, ours))
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("log_scale", [30, 50])
@@ -160,17 +176,17 @@ def test_higher_levels_are_dropped_and_lower_ones_refused() -> None:
     with pytest.raises(LevelError, match="use up 2"):
         exchange.openfhe.bootstrap(low, _plan(), SERIES)
     with pytest.raises(LevelError, match="from level 3 or above"):
-        exchange.openfhe.bootstrap(exchange.encrypt(x, 2), _plan(), SERIES)
+        _own_call(exchange).bootstrap(exchange.encrypt(x, 2), _plan(), SERIES)
     deep = Bootstrap("identity", exchange.params.depth, LOG_N - 1)
     with pytest.raises(LevelError, match="use a greater depth"):
         exchange.native.bootstrap(high, deep, SERIES)
 
 
-def test_openfhe_wants_a_first_modulus_of_twice_the_scale() -> None:
+def test_openfhe_itself_wants_a_first_modulus_of_twice_the_scale() -> None:
     exchange = _exchange(ENCAPSULATED, 40, LOG_N - 1)
     longer = Bootstrap("identity", LEVEL, LOG_N - 1, period=4.0)
     with pytest.raises(ParameterError, match="a period of 2"):
-        exchange.openfhe.bootstrap(exchange.encrypt(_values(), 3), longer, SERIES)
+        _own_call(exchange).bootstrap(exchange.encrypt(_values(), 3), longer, SERIES)
 
 
 def test_missing_keys_are_named() -> None:
@@ -184,29 +200,24 @@ def test_missing_keys_are_named() -> None:
     without = NativeKeys(engine, KEY_ID, full.relinearization, full.rotations)
     with pytest.raises(UnknownKeyError, match="sparse secret"):
         NativeEvaluator(without).bootstrap(a, _plan(), SERIES)
+    with pytest.raises(UnknownKeyError, match="sparse secret"):
+        _own_call(exchange).raised(exchange.encrypt(_values(), 0), 5)
 
 
-def test_openfhe_bootstraps_with_keys_loaded_from_limbs() -> None:
-    """All keys, those of the sparse secret among them, go through limbs to another key tag."""
-    exchange = _exchange(ENCAPSULATED, 40, LOG_N - 1)
-    params = exchange.params
-    own = openfhe_keys_as_limbs(exchange)
-    loaded = load_openfhe_keys(params, KEY_ID, own)
-    x = _values()
-    foreign, _ = read_ciphertext(openfhe.Serialize(exchange.encrypt(x, 3), openfhe.BINARY))
-    sent = Ciphertext(
-        foreign.limbs, 3, 1, params.scale(3), params.slots, params.digest, loaded.key_id
-    )
-    evaluator = OpenFHEEvaluator(params, loaded.context)
-    made = loaded.frame(evaluator.bootstrap(loaded.ciphertext(sent), _plan(), SERIES))
-    answer = exchange.native_keys.upload(made.limbs, made.level, made.degree)
-    error = np.abs(exchange.decrypt(exchange.to_openfhe(answer)) - x)
-    assert np.max(error) < 2.0**-14
-
-
-@pytest.mark.parametrize("backend", ["native", "openfhe", "clear"])
-def test_refreshing_twice_is_more_precise(backend: str) -> None:
-    exchange = _exchange(ENCAPSULATED, 40, LOG_N - 1)
+@pytest.mark.parametrize(
+    ("backend", "secret"),
+    [
+        ("clear", ENCAPSULATED),
+        ("native", ENCAPSULATED),
+        ("native", SPARSE),
+        ("native", UNIFORM),
+        ("openfhe", ENCAPSULATED),
+        ("openfhe", SPARSE),
+        ("openfhe", UNIFORM),
+    ],
+)
+def test_refreshing_twice_is_more_precise(backend: str, secret: SecretDistribution) -> None:
+    exchange = _exchange(secret, 50, LOG_N - 1)
     x, level = _values(), 5
     plan = Bootstrap("coarse", LEVEL + 1, LOG_N - 1)  # the error of seven harmonics, 2^-20
     constants = {"coarse": fit_series(lambda v: v, 7)}
@@ -225,6 +236,47 @@ def test_refreshing_twice_is_more_precise(backend: str) -> None:
         results = refreshed(exchange.openfhe, exchange.encrypt(x, level))
         once, twice = (exchange.decrypt(a) for a in results)
     assert 16.0 * np.max(np.abs(twice - x)) < np.max(np.abs(once - x))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("secret", [UNIFORM, SPARSE, ENCAPSULATED])
+def test_refreshing_twice_is_as_precise_as_openfhes_own_iterations(
+    secret: SecretDistribution,
+) -> None:
+    exchange, x = _exchange(secret, 50, LOG_N - 1), _values()
+    plan, level = Bootstrap("identity", LEVEL, LOG_N - 1), 5
+    ours = [
+        exchange.to_openfhe(
+            refresh_twice(
+                exchange.native,
+                exchange.to_native(exchange.encrypt(x, level)),
+                *(plan, SERIES, 16),
+            )
+        ),
+        refresh_twice(exchange.openfhe, exchange.encrypt(x, level), plan, SERIES, 16),
+    ]
+    once, theirs = _iterated_by_openfhe(secret, x)
+    assert theirs < once / 16.0
+    for made in ours:
+        assert np.max(np.abs(exchange.decrypt(made) - x)) < theirs
+
+
+def _iterated_by_openfhe(secret: SecretDistribution, x: Floats) -> tuple[float, float]:
+    """Return the errors of `EvalBootstrap`, in one iteration and in two."""
+    params = CryptoParams.choose(LOG_N, 28, 50, 55, 3, Security.UNCHECKED_INSECURE, secret)
+    context = make_context(params)
+    keys = context.KeyGen()
+    context.EvalMultKeyGen(keys.secretKey)
+    context.EvalBootstrapSetup(levelBudget=[2, 2], slots=params.slots)
+    context.EvalBootstrapKeyGen(keys.secretKey, params.slots)
+    a = context.Encrypt(keys.publicKey, context.MakeCKKSPackedPlaintext(x, 1, params.depth - 2))
+
+    def error(made: Any) -> float:
+        found = context.Decrypt(keys.secretKey, made).GetRealPackedValueArray()
+        return float(np.max(np.abs(found - x)))
+
+    once = error(context.EvalBootstrap(a))
+    return once, error(context.EvalBootstrap(a, 2, int(-np.log2(once)) - 2))
 
 
 def test_refreshing_twice_needs_one_level_more() -> None:

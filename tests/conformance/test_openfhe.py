@@ -259,7 +259,7 @@ def test_preparing_encodes_exactly_what_an_evaluation_uses() -> None:
     circuit, context = _linear_circuit(), make_context(OTHER)
     budget = PlaintextBudget(1 << 20)
     evaluator = OpenFHEEvaluator(OTHER, context, circuit=circuit, budget=budget)
-    needed = sum(plaintext_bytes(OTHER, at) for _, at in constants_to_encode(circuit))
+    needed = sum(plaintext_bytes(OTHER, at) for _, at in constants_to_encode(circuit, OTHER))
     assert budget.used_bytes == needed
     keys = context.KeyGen()
     context.EvalRotateKeyGen(keys.secretKey, sorted(circuit.rotations))

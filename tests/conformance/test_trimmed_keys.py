@@ -1,4 +1,4 @@
-"""OpenFHE with trimmed keys, padded: its own results below their levels, refusals above."""
+"""OpenFHE with trimmed keys: its own results below their levels, refusals above."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ import pytest
 
 pytest.importorskip("openfhe", reason="openfhe does not import here")
 
+import openfhe
+
 from tacit import wire
 from tacit.circuit import Circuit, Node, Op, Steps, ValueType
 from tacit.errors import UnknownKeyError
 from tacit.key_trimming import trimmed
 from tacit.params import CryptoParams, Security
 from tacit.runtime.backends.openfhe import OpenFHEEvaluator
+from tacit.runtime.backends.openfhe_key_limits import KeyLimits
 from tacit.runtime.backends.openfhe_objects import OpenFHEKeys, load_keys
+from tacit.wire_key import sparse_elements
 from tests.conformance.exchange import evaluation_keys, make_exchange
 
 PARAMS = CryptoParams.choose(10, 5, 40, 50, 3, Security.UNCHECKED_INSECURE)
@@ -64,7 +68,7 @@ def _results(keys: OpenFHEKeys, level: int) -> list[Any]:
 
 
 @pytest.mark.parametrize("level", [1, TOP])
-def test_padded_keys_give_the_residues_of_full_ones(
+def test_trimmed_keys_give_the_residues_of_full_ones(
     loaded: dict[str, OpenFHEKeys], level: int
 ) -> None:
     for found, wanted in zip(
@@ -73,8 +77,18 @@ def test_padded_keys_give_the_residues_of_full_ones(
         np.testing.assert_array_equal(found, wanted)
 
 
-def test_padding_takes_memory_and_is_counted(loaded: dict[str, OpenFHEKeys]) -> None:
-    assert loaded["trimmed"].size_bytes == loaded["full"].size_bytes
+def test_trimmed_keys_take_no_more_memory_than_their_residues(
+    loaded: dict[str, OpenFHEKeys],
+) -> None:
+    limbs = len(PARAMS.moduli) + len(PARAMS.special_moduli)
+    share = 2 / PARAMS.dnum * (TOP + 1 + len(PARAMS.special_moduli)) / limbs
+    assert loaded["trimmed"].size_bytes == pytest.approx(share * loaded["full"].size_bytes)
+    # As OpenFHE writes them out again: what it holds, and a little around it.
+    held = {
+        name: len(openfhe.SerializeEvalAutomorphismKeyString(openfhe.BINARY, keys.tag))
+        for name, keys in loaded.items()
+    }
+    assert held["trimmed"] < 1.02 * share * held["full"]
     assert loaded["full"].limits.levels == {}
     assert set(loaded["trimmed"].limits.levels.values()) == {TOP}
 
@@ -94,7 +108,12 @@ def test_use_above_the_level_is_refused_by_name(loaded: dict[str, OpenFHEKeys]) 
     loaded["full"].evaluator(_circuit(PARAMS.depth))
 
 
-def test_bootstraps_of_openfhe_want_full_keys(loaded: dict[str, OpenFHEKeys]) -> None:
-    with pytest.raises(UnknownKeyError, match="choose the native backend"):
-        loaded["trimmed"].limits.check_bootstraps()
-    loaded["full"].limits.check_bootstraps()
+def test_keys_of_bootstraps_are_refused_above_their_levels_too() -> None:
+    conjugation, (_, back) = 2 * PARAMS.n - 1, sparse_elements(PARAMS.log_n)
+    limits = KeyLimits(PARAMS, {conjugation: TOP, back: TOP})
+    limits.check_conjugation(TOP)
+    limits.check_from_sparse(TOP)
+    with pytest.raises(UnknownKeyError, match=r"conjugation at level 3.*up to 2"):
+        limits.check_conjugation(TOP + 1)
+    with pytest.raises(UnknownKeyError, match=r"from the sparse secret at level 3.*up to 2"):
+        limits.check_from_sparse(TOP + 1)

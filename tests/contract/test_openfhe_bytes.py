@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tacit.errors import ForeignBytesError
 from tacit.moduli import choose_moduli, smallest_root
 from tacit.openfhe_bytes import (
     read_ciphertext,
@@ -20,6 +21,7 @@ from tacit.openfhe_keys import (
     read_relinearization_key,
     write_automorphism_keys,
     write_relinearization_key,
+    write_switching_key,
 )
 from tests.contract.foreign import (
     BASIC,
@@ -154,6 +156,25 @@ def test_evaluation_keys_read_and_written_again_are_the_same_bytes(party: Party)
     limbs = {element: key.limbs for element, key in keys.items()}
     again = write_automorphism_keys(template, party.tag, relin.special_moduli, limbs)
     assert again == archive
+    for key in (relin, *keys.values()):
+        alone = write_switching_key(template, party.tag, key.special_moduli, key.limbs)
+        assert openfhe.Serialize(openfhe.DeserializeEvalKeyString(alone, BINARY), BINARY) == alone
+
+
+def test_a_trimmed_key_is_kept_by_openfhe_with_the_limbs_it_has(party: Party) -> None:
+    relin, template = read_relinearization_key(
+        openfhe.SerializeEvalMultKeyString(BINARY, party.tag)
+    )
+    special = len(relin.special_moduli)
+    full = write_switching_key(template, party.tag, relin.special_moduli, relin.limbs)
+    few = np.delete(relin.limbs[:, :1], range(2, relin.limbs.shape[2] - special), axis=2)
+    written = write_switching_key(template, party.tag, relin.special_moduli, few)
+    assert len(full) - len(written) > relin.limbs.nbytes - few.nbytes
+    loaded = openfhe.DeserializeEvalKeyString(written, BINARY)
+    assert openfhe.Serialize(loaded, BINARY) == written
+    none = few[:, :, :special]
+    with pytest.raises(ForeignBytesError, match="limbs for Q"):
+        write_switching_key(template, party.tag, relin.special_moduli, none)
 
 
 def test_a_keys_halves_are_b_and_a_in_this_order(party: Party) -> None:

@@ -95,10 +95,11 @@ def test_several_parties_keys_that_come_late_and_moments(
     ("backend", "bootstraps"),
     [
         (BackendName.NATIVE, True),
+        (BackendName.OPENFHE, True),
         pytest.param(BackendName.OPENFHE, False, marks=pytest.mark.slow),
     ],
 )
-def test_a_training_with_bootstraps_and_one_on_openfhe(
+def test_a_training_with_bootstraps_and_on_openfhe(
     backend: BackendName, bootstraps: bool, tmp_path: Path
 ) -> None:
     task = replace(LOGISTIC, iterations=4)

@@ -1,4 +1,4 @@
-"""Runs compiled models on ciphertexts of tiny insecure rings, with the native backend."""
+"""Runs compiled models on ciphertexts of tiny insecure rings."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tacit import packing
 from tacit.artifact import Artifact
 from tacit.circuit import execute
 from tacit.params import CryptoParams, Security
+from tacit.runtime.backends.loading import BackendName
 
 Array = NDArray[Any]
 
@@ -46,23 +47,25 @@ def run_encrypted(
 
 
 def run_bootstrapped(
-    artifact: Artifact, rows: Mapping[str, Array], keys_folder: Path, plan_name: str = "latency"
+    artifact: Artifact,
+    rows: Mapping[str, Array],
+    keys_folder: Path,
+    backend: BackendName = BackendName.NATIVE,
 ) -> dict[str, Array]:
-    """Do all that client and server do, with keys in a folder, on the native backend."""
+    """Do all that client and server do, with keys in a folder."""
     from tacit.client.codec import Codec
     from tacit.client.keys import KeyPair
-    from tacit.runtime.backends.loading import BackendName
     from tacit.runtime.session import Session
 
     signature = artifact.signature
     keys = KeyPair.for_model(signature, keys_folder, allow_insecure=True)
     frames = [keys.folder.file(entry).read_bytes() for entry in keys.facts.frames]
-    session = Session.open(artifact, frames, backend=BackendName.NATIVE)
-    codec, plan = Codec(signature, keys), signature.plan(plan_name)
+    session = Session.open(artifact, frames, backend=backend)
+    codec, plan = Codec(signature, keys), signature.plan("latency")
     count = len(next(iter(rows.values())))
     vectors = packing.pack(plan, packing.core_inputs(signature, rows))
     answers = [
-        [bytes(frame) for frame in session.run(plan_name, frames).frames]
+        [bytes(frame) for frame in session.run("latency", frames).frames]
         for frames in codec.encrypt(plan, vectors)
     ]
     slots = codec.decrypt(plan, answers)

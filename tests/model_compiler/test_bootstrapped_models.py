@@ -17,6 +17,7 @@ from tacit.kernels.build import build_if_stale
 from tacit.model_compiler import CompileOptions, compile_model
 from tacit.params import CryptoParams, SecretDistribution, Security
 from tacit.runtime.backends.clear import ClearEvaluator
+from tacit.runtime.backends.loading import BackendName
 from tacit.runtime.simulate import simulate
 from tests.model_compiler.encrypted import run_bootstrapped
 from tests.model_compiler.onnx_models import build, reference
@@ -85,12 +86,15 @@ def test_a_residual_network_is_simulated_as_onnx_says(artifact: Artifact) -> Non
         assert error.max() < 12 * 0.006 * np.ptp(exact)
 
 
-def test_a_residual_network_is_evaluated_on_ciphertexts(artifact: Artifact, tmp_path: Path) -> None:
-    if not build_if_stale():
+@pytest.mark.parametrize("backend", list(BackendName))
+def test_a_residual_network_is_evaluated_on_ciphertexts(
+    artifact: Artifact, tmp_path: Path, backend: BackendName
+) -> None:
+    if backend is BackendName.NATIVE and not build_if_stale():
         pytest.skip("no compiled kernels and no C++ compiler")
     test = rows(2, 3)
     expected = simulate(artifact, test).outputs["Y"]
-    got = run_bootstrapped(artifact, {"X": test}, tmp_path / "keys")["Y"]
+    got = run_bootstrapped(artifact, {"X": test}, tmp_path / "keys", backend)["Y"]
     # Simulated noise has a deviation of 1e-7 of the range; 40 deviations and room for its model.
     assert np.abs(got - expected).max() < 2.0**-12 * np.ptp(expected)
 

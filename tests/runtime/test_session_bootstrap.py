@@ -1,4 +1,4 @@
-"""A model that bootstraps, from a saved artifact to the customer's answer, on the native engine."""
+"""A model that bootstraps, from a saved artifact to the customer's answer, on both backends."""
 
 from __future__ import annotations
 
@@ -80,11 +80,15 @@ def _frames(keys: KeyPair) -> list[bytes]:
     return [keys.folder.file(entry).read_bytes() for entry in keys.facts.frames]
 
 
-def test_a_deep_model_answers_as_the_clear_backend_does(model: Artifact, keys: KeyPair) -> None:
-    if not build_if_stale():
+@pytest.mark.parametrize("backend", list(BackendName))
+def test_a_deep_model_answers_as_the_clear_backend_does(
+    model: Artifact, keys: KeyPair, backend: BackendName
+) -> None:
+    """One list of keys, trimmed to the levels of their use, serves both."""
+    if backend is BackendName.NATIVE and not build_if_stale():
         pytest.skip("no compiled kernels and no C++ compiler")
     keys.check(model.signature)
-    session = Session.open(model, _frames(keys), backend=BackendName.NATIVE)
+    session = Session.open(model, _frames(keys), backend=backend)
     x = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 1, model.signature.params.slots))
     codec, plan = Codec(model.signature, keys), model.signature.plan("latency")
     frames = [frame for row in codec.encrypt(plan, x) for frame in row]
