@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from bench import (
 )
 from bench.peers.install import PEERS
 from bench.question import DEFAULT_PEERS, Answer, Options
-from bench.record import RESULTS, Record, append
+from bench.record import RESULTS, Record, newest, read
 from tacit.model_compiler.op_times import Backend
 
 PRINTED_WIDTH = 180  # columns when the output goes to a file
@@ -42,6 +42,7 @@ examples:
   python -m bench operations --backend native --write-cost-table
   python -m bench predicted --backend native
   python -m bench training --heart ~/heart-disease --kills 50
+  python -m bench training --only time,peers
   python -m bench parties --heart ~/heart-disease
   python -m bench.peers.install tenseal orion   install peers beforehand
 """
@@ -89,6 +90,7 @@ def main(arguments: Sequence[str] | None = None, console: Console | None = None)
         _list_questions(console)
         return 0
     question = QUESTIONS[chosen.question]
+    path: Path = chosen.json or RESULTS / f"{question.name}.jsonl"
     options = Options(
         chosen.quick,
         chosen.peers,
@@ -103,12 +105,14 @@ def main(arguments: Sequence[str] | None = None, console: Console | None = None)
         chosen.models,
         chosen.data,
         chosen.resume,
+        chosen.only,
+        path,
     )
     answer = question.run(options, console)
-    path: Path = chosen.json or RESULTS / f"{question.name}.jsonl"
+    answer.save(path)
     if answer.records:
-        append(answer.records, path)
-        question.draw(answer.records, path.with_suffix(".png"))
+        drawn = newest(read(path)) if options.only else answer.records
+        question.draw(drawn, path.with_suffix(".png"))
         console.print(f"{len(answer.records)} results appended to {path}, plot beside it")
     for failure in answer.failures:
         console.print(f"FAILED {failure}", style="red", markup=False)
@@ -202,7 +206,30 @@ def _parser() -> argparse.ArgumentParser:
         help="bootstrap only: add each result to this file as it comes, and take over those that "
         "it has from the same commit",
     )
+    parser.add_argument(
+        "--only",
+        type=_parts,
+        default=(),
+        metavar="LIST",
+        help=f"training only: parts, comma-separated, of {', '.join(training.PARTS)}",
+    )
     return parser
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return _known("part", _words(text), training.PARTS)
+
+
+def _known(what: str, names: tuple[str, ...], known: Iterable[str]) -> tuple[str, ...]:
+    if unknown := [name for name in names if name not in known]:
+        raise argparse.ArgumentTypeError(
+            f"unknown {what} {', '.join(unknown)}: expected some of {', '.join(known)}"
+        )
+    return names
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -215,13 +242,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 def _peers(text: str) -> tuple[str, ...]:
     if text == "none":
         return ()
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    unknown = [name for name in names if name not in PEERS]
-    if unknown:
-        raise argparse.ArgumentTypeError(
-            f"unknown peer {', '.join(unknown)}: expected some of {', '.join(PEERS)}, or none"
-        )
-    return names
+    return _known("peer", _words(text), PEERS)
 
 
 def _rounds(text: str) -> int:

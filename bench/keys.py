@@ -5,7 +5,7 @@ just these sizes is asserted by tests, and by question `memory`.
 
 - `logreg`, `mlp`: the networks of these questions, compiled.
 - `lenet`: that of question `lenet`, with weights as drawn, compiled.
-- `training 780 x 9`: logistic regression, five iterations, 128 bits, the fewest bytes to upload.
+- `training 780 x 9`: logistic regression, five iterations, as question `training` asks for it.
 - `residual network`: no network, but its keys: a functional bootstrap of all slots at N = 2^15, and
   convolutions of 75 rotations at three levels between bootstraps.
 """
@@ -28,16 +28,17 @@ from bench.question import Answer, Options
 from bench.record import Record, Surroundings, look_around
 from bench.report import format_bytes
 from bench.task import Array
+from bench.training_sets import framingham_like
 from tacit.bootstrap import Bootstrap
 from tacit.circuit import Circuit, LinearPlan, LinearTerm
-from tacit.errors import ParameterError, SecurityError
+from tacit.client.training.logistic_regression import LogisticRegression
 from tacit.evaluation_keys import NeededKey, full_key, keys_at, keys_bytes
 from tacit.key_levels import circuit_key_levels
 from tacit.model_compiler import CompileOptions, compile_model
 from tacit.model_compiler.bootstrap import choose_bootstrap
 from tacit.model_compiler.builder import CircuitBuilder
-from tacit.model_compiler.logistic_training import LogisticTraining, lower_training
 from tacit.model_compiler.op_times import reference_times
+from tacit.model_compiler.training import compile_training
 from tacit.params import CryptoParams
 
 __all__ = ["NAME", "SUMMARY", "Keys", "bootstrapped_network", "draw", "run", "training"]
@@ -46,8 +47,7 @@ NAME = "keys"
 SUMMARY = "bytes of evaluation keys, full and trimmed to the levels of their use"
 MEGABYTES = 1e6
 ROTATIONS, BABIES = 75, 25  # of the convolutions of a residual network, and those made first
-SCALES = (34, 36)
-MOST_DIGITS = 12
+ITERATIONS = 5  # of the training
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,24 +104,19 @@ def draw(records: Sequence[Record], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def training(rows: int, features: int, iterations: int, degree: int) -> Keys:
-    """Return the keys of a training with the parameters that are uploaded soonest.
+def training(degree: int, folder: Path) -> Keys:
+    """Return the keys of the training that question `training` times, as the server compiles it.
 
-    Raises:
-        SecurityError: no parameters up to N = 2^16 are secure.
+    Args:
+        degree: of the sigmoid's polynomial.
+        folder: where the compiled training goes.
     """
-    task = LogisticTraining(rows, features, iterations, degree)
-    found = []
-    for log_n in (14, 15, 16):
-        circuit = lower_training(task, 1 << (log_n - 1)).circuit
-        for log_scale in SCALES:
-            params = _secure(log_n, task.depth, log_scale)
-            if params is not None:
-                workload = f"training {rows} x {features}, {iterations} iterations, degree {degree}"
-                found.append(_of(workload, circuit, params))
-    if not found:
-        raise SecurityError(f"no secure parameters of {task.depth} levels up to N = 2^16")
-    return min(found, key=lambda keys: keys.figures["key_bytes"])
+    patients = framingham_like()
+    model = LogisticRegression(iterations=ITERATIONS, degree=degree, where="client", simulate=True)
+    task = model.request(patients.rows, patients.labels).task
+    signature = compile_training(task, folder / f"training-{degree}").signature
+    workload = f"training 780 x 9, {ITERATIONS} iterations, degree {degree}"
+    return Keys(workload, signature.params, signature.needed_keys)
 
 
 def bootstrapped_network(log_n: int, usable_levels: int, degree: int, log_scale: int) -> Keys:
@@ -160,7 +155,7 @@ def _workloads(folder: Path, console: Console, *, quick: bool) -> Iterator[Keys]
         images, _ = mlp.load_images()
         yield _compiled("lenet", lenet.export(network, 28), images[:100], folder)
     for degree in (3, 5):
-        yield training(780, 9, 5, degree)
+        yield training(degree, folder)
     for log_scale in (30, 34):
         yield bootstrapped_network(15, 3, 31, log_scale)
 
@@ -173,16 +168,6 @@ def _compiled(name: str, model: onnx.ModelProto | Path, calibration: Array, fold
 
 def _of(workload: str, circuit: Circuit, params: CryptoParams) -> Keys:
     return Keys(workload, params, keys_at(circuit_key_levels(circuit, params), params))
-
-
-def _secure(log_n: int, depth: int, log_scale: int) -> CryptoParams | None:
-    """Return parameters at 128 bits with the fewest digits."""
-    for dnum in range(1, MOST_DIGITS + 1):
-        try:
-            return CryptoParams.choose(log_n, depth, log_scale, log_scale + 10, dnum)
-        except ParameterError:
-            continue
-    return None
 
 
 def _record(keys: Keys, metric: str, value: int, around: Surroundings) -> Record:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
-from bench.record import Record, Surroundings
+from bench.record import Record, Surroundings, append
 from bench.report import records_of, show
 from bench.rounds import Outcome, Pace, run_side_by_side
 from bench.subjects import split_name
@@ -36,6 +36,8 @@ class Options:
         data: folder with the images of `deep`.
         resume: file of results to which `bootstrap` adds as it goes, and which it does not measure
             again.
+        only: parts of `training` to run; none means all.
+        results: file of results; None writes nothing before a question ends.
     """
 
     quick: bool = False
@@ -51,6 +53,12 @@ class Options:
     models: Path | None = None
     data: Path | None = None
     resume: Path | None = None
+    only: Sequence[str] = ()
+    results: Path | None = None
+
+    def parts(self, known: Iterable[str]) -> list[str]:
+        """Return the parts of a question that are wanted, in the question's order."""
+        return [part for part in known if not self.only or part in self.only]
 
     def pace(self, rounds: int) -> Pace:
         """Return the pace, given the question's own number of rounds."""
@@ -78,10 +86,18 @@ class Answer:
     Attributes:
         records: all figures.
         failures: `subject: reason` of everything that broke (skipped peers are not failures).
+        saved: how many of the records are in the file of results.
     """
 
     records: list[Record] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    saved: int = 0
+
+    def save(self, path: Path | None) -> None:
+        """Append the records that are not in the file yet; None writes nothing."""
+        if path is not None and len(self.records) > self.saved:
+            append(self.records[self.saved :], path)
+            self.saved = len(self.records)
 
 
 def measure(

@@ -145,6 +145,14 @@ def read(path: Path) -> list[Record]:
     return [Record(**json.loads(line)) for line in text.splitlines() if line.strip()]
 
 
+def newest(records: Iterable[Record]) -> list[Record]:
+    """Return the last record of each figure."""
+    found: dict[tuple[str, str, str, str], Record] = {}
+    for record in records:
+        found[record.question, record.workload, record.subject, record.metric] = record
+    return list(found.values())
+
+
 def _cpu_model() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []

@@ -34,6 +34,10 @@ class FailedError(Exception):
     """The subject took part and broke: an error, a crash or no answer in time."""
 
 
+class LateError(FailedError):
+    """There was no answer in time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Launch:
     """How to start a subject.
@@ -157,7 +161,7 @@ class Subject:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             while b"\n" not in self._unread:
                 if not selector.select(timeout=max(0.0, deadline - time.monotonic())):
-                    raise FailedError(f"no answer in {self._timeout_seconds:.0f} s")
+                    raise LateError(f"no answer in {self._timeout_seconds:.0f} s")
                 chunk = os.read(self._process.stdout.fileno(), 1 << 16)
                 if not chunk:
                     raise FailedError(f"the worker died: {self._last_words()}")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.task import Array
+from bench.training_server import TrainingServer
 from bench.training_sets import Labels
 from tacit.client.keys import KeyPair
 from tacit.client.training.connection import Connection
@@ -27,6 +28,7 @@ class Fit:
         weights, twin: for prepared rows: encrypted, and of the same algorithm in numpy.
         fit_seconds: from rows to decrypted weights, keys known to the server before.
         server_seconds: spent on the circuit.
+        server_cpu_seconds: processor time of the server and its workers, whatever they did.
         key_bytes, upload_bytes: evaluation keys, and encrypted rows.
         parameters: of the scheme.
         model: fitted, weights decrypted.
@@ -36,6 +38,7 @@ class Fit:
     twin: Array
     fit_seconds: float
     server_seconds: float
+    server_cpu_seconds: float
     key_bytes: int
     upload_bytes: int
     parameters: dict[str, object]
@@ -47,19 +50,30 @@ class Fit:
         return float(np.abs(self.weights - self.twin).max())
 
 
-def fit(model: LogisticRegression, rows: Array, labels: Labels, *, warm: bool = True) -> Fit:
+@dataclass(frozen=True, slots=True)
+class Cold:
+    """What only the first training of its shape takes.
+
+    Attributes:
+        compile_seconds: at the server.
+        key_seconds: to make evaluation keys at the client and upload them.
+    """
+
+    compile_seconds: float
+    key_seconds: float
+
+
+def fit(model: LogisticRegression, rows: Array, labels: Labels, server: TrainingServer) -> Fit:
     """Train once, and once more in the clear.
 
     Args:
-        model: with a `Connection` as its URL.
+        model: with a `Connection` as its URL; plan and keys are there (`warm_up`).
         rows, labels: what is trained on.
-        warm: have plan and keys made before the clock starts.
+        server: that of the connection.
     """
-    if warm:
-        warm_up(model, rows, labels)
-    start = time.perf_counter()
+    start, before = time.perf_counter(), server.cpu_seconds()
     fitted = model.fit(rows, labels).download()
-    seconds = time.perf_counter() - start
+    seconds, spent = time.perf_counter() - start, server.cpu_seconds() - before
     remote = remote_of(fitted)
     plan, keys = remote.plan, remote.codec.keys
     return Fit(
@@ -67,6 +81,7 @@ def fit(model: LogisticRegression, rows: Array, labels: Labels, *, warm: bool = 
         clear_twin(fitted, rows, labels),
         seconds,
         remote.status().seconds,
+        spent,
         keys.facts.key_bytes,
         plan.frames * plan.signature.params.ciphertext_bytes(plan.upload.inputs[0].level),
         dict(plan.signature.params.to_json()),
@@ -86,11 +101,16 @@ def keys_of(model: Estimator) -> KeyPair:
     return remote_of(model).codec.keys
 
 
-def warm_up(model: LogisticRegression, rows: Array, labels: Labels) -> None:
-    """Have the training compiled, and keys made and uploaded."""
+def warm_up(model: Estimator, rows: Array, labels: Labels | Array) -> Cold:
+    """Have the training compiled, and keys made and uploaded; a second time costs little."""
     connection = model.url
     assert isinstance(connection, Connection)
-    HttpTrainer(connection).make_ready(model.request(rows, labels).task)
+    task = model.request(rows, labels).task
+    trainer, start = HttpTrainer(connection), time.perf_counter()
+    trainer.planned(task)
+    compiled = time.perf_counter()
+    trainer.make_ready(task)
+    return Cold(compiled - start, time.perf_counter() - compiled)
 
 
 def clear_twin(model: LogisticRegression, rows: Array, labels: Labels) -> Array:

@@ -57,6 +57,14 @@ class TrainingServer:
             )
         self._wait()
 
+    def cpu_seconds(self) -> float:
+        """Return the processor time that it and its workers have taken so far."""
+        assert self._process is not None
+        ticks = sum(
+            process_ticks(place, self._process.pid) for place in Path("/proc").glob("[0-9]*/stat")
+        )
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def kill(self) -> None:
         """Kill it with its workers, as a power failure would."""
         if self._process is not None:
@@ -88,6 +96,15 @@ class TrainingServer:
         log = (self._folder / "serve.log").read_text(errors="replace").strip().splitlines()
         self.kill()
         raise RuntimeError(f"the server is not ready: {log[-1] if log else 'it wrote nothing'}")
+
+
+def process_ticks(stat: Path, group: int) -> int:
+    """Return the clock ticks of a process, its dead children's included, if it is of a group."""
+    try:
+        fields = stat.read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return sum(map(int, fields[11:15])) if int(fields[2]) == group else 0
 
 
 def _free_ports(count: int) -> list[int]:

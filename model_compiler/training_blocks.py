@@ -66,12 +66,21 @@ class BlockWriter:
             share = self.build.add(share, self.rotated(share, -power), self.label)
         return self.build.rescale(share, self.label)
 
-    def over_rows(self, x: int) -> int:
-        """Add up all blocks; every block gets the sum."""
-        step = self._width
-        while step < self._slots:
-            x = self.build.add(x, self.rotated(x, step), self.label)
-            step *= 2
+    def over_rows(self, x: int, keys_apart: int = 1) -> int:
+        """Add up all blocks; every block gets the sum.
+
+        Args:
+            x: what is added up.
+            keys_apart: only every so many-th doubling has a key of its own; those between rotate
+                2, 4, ... times by the key before, which saves keys for a little time.
+        """
+        doublings = (self._slots // self._width).bit_length() - 1
+        for doubling in range(doublings):
+            behind = doubling % keys_apart
+            turned = x
+            for _ in range(1 << behind):
+                turned = self.rotated(turned, self._width << (doubling - behind))
+            x = self.build.add(x, turned, self.label)
         return x
 
     def total(self, values: Sequence[int]) -> int:

@@ -1,8 +1,9 @@
-"""Parameters for a training: the fastest that are secure, precise enough, and whose keys fit."""
+"""Parameters for a training: the cheapest that are secure, precise enough, and whose keys fit."""
 
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -13,10 +14,11 @@ from numpy.typing import NDArray
 
 from tacit.bootstrap import Bootstrap
 from tacit.bootstrap_levels import bootstrap_depth, bootstrap_deviation
+from tacit.circuit import Circuit
 from tacit.errors import LevelError, ParameterError, SecurityError
-from tacit.evaluation_keys import keys_at, keys_bytes
+from tacit.evaluation_keys import keys_at
 from tacit.fourier import evaluate_series, fit_series
-from tacit.key_levels import KeyLevels, circuit_key_levels, highest
+from tacit.key_levels import circuit_key_levels, highest
 from tacit.model_compiler.bootstrap import parameters_for
 from tacit.model_compiler.choose_params import secure_params
 from tacit.model_compiler.cost import predict
@@ -46,6 +48,9 @@ _SERIES_CUTOFF = 1e-12
 _MOST_ITERATIONS_BETWEEN = 5
 _MOST_DIGITS = 6
 _LEVELED_RINGS = (12, 13, 14, 15, 16)
+_KEYS_APART = (1, 2)
+# Making a key and uploading it takes about 20 ns a byte, once for several trainings.
+_SECONDS_PER_KEY_BYTE = 1e-8
 _BOOTSTRAPPED_RINGS = (16,)
 
 
@@ -54,17 +59,19 @@ class TrainingOptions:
     """What a training may cost.
 
     Attributes:
-        key_bytes: limits on all evaluation keys, tried in order, 8 bytes per residue.
+        key_bytes: limits on what is uploaded of evaluation keys, tried in order.
         weight_error: greatest error of a weight due to encryption, for prepared rows.
         params: use these parameters (insecure ones in tests) instead of choosing.
         refresh: with `params`: bootstrap like this; None trains without bootstraps.
+        keys_apart: with `params`: how rows are added up, see `BlockWriter.over_rows`.
         times: prices of the machine.
     """
 
-    key_bytes: tuple[float, ...] = (500e6, 2.5e9, 8e9)
+    key_bytes: tuple[float, ...] = (500e6, 1.5e9, 2.5e9, 5e9)
     weight_error: float = 5e-4
     params: CryptoParams | None = None
     refresh: Refresh | None = None
+    keys_apart: int = 1
     times: MachineTimes = field(default_factory=reference_times)
 
 
@@ -74,13 +81,18 @@ class TrainingChoice:
 
     Attributes:
         seconds: predicted, all steps of one class.
-        key_bytes: of all evaluation keys, 8 per residue.
+        key_bytes: of all evaluation keys, as they are uploaded.
     """
 
     params: CryptoParams
     circuits: Circuits
     seconds: float
     key_bytes: int
+
+    @property
+    def cost(self) -> float:
+        """Seconds of one training, with its share of those for the keys."""
+        return self.seconds + _SECONDS_PER_KEY_BYTE * self.key_bytes
 
     def describe(self) -> str:
         """Describe it in a few words."""
@@ -128,8 +140,8 @@ def choose_training(task: TrainingTask, options: TrainingOptions) -> TrainingCho
 def _first_precise(
     choices: list[TrainingChoice], limit: float, options: TrainingOptions, refused: list[str]
 ) -> TrainingChoice | None:
-    """Return the fastest choice whose keys and errors are small enough; refused ones are noted."""
-    for choice in sorted(choices, key=lambda c: c.seconds):
+    """Return the cheapest choice whose keys and errors are small enough; refused ones are noted."""
+    for choice in sorted(choices, key=lambda c: c.cost):
         if choice.key_bytes > limit:
             continue
         error = _error(choice)
@@ -144,7 +156,8 @@ def _first_precise(
 def _given(task: TrainingTask, options: TrainingOptions, params: CryptoParams) -> TrainingChoice:
     geometry = Geometry(task, params.slots)
     levels = _levels(task, params, options.refresh)
-    return _priced(params, Circuits(geometry, levels, options.refresh), options.times)
+    circuits = Circuits(geometry, levels, options.refresh, options.keys_apart)
+    return _Written.of(circuits).priced(params, options.times)
 
 
 def _levels(task: TrainingTask, params: CryptoParams, refresh: Refresh | None) -> Levels:
@@ -163,8 +176,9 @@ def _leveled(task: TrainingTask, log_n: int, options: TrainingOptions) -> Iterat
         geometry = Geometry(task, 1 << (log_n - 1))
     except ParameterError:
         return
-    for params in _candidates(task, log_n, depth):
-        yield _priced(params, Circuits(geometry, Levels(depth), None), options.times)
+    written = [_Written.of(Circuits(geometry, Levels(depth), None, n)) for n in _KEYS_APART]
+    for params, each in product(_candidates(task, log_n, depth), written):
+        yield each.priced(params, options.times)
 
 
 def _candidates(task: TrainingTask, log_n: int, depth: int) -> Iterator[CryptoParams]:
@@ -210,7 +224,8 @@ def _scaled(
             return
         levels = _levels(geometry.task, params, refresh)
         with contextlib.suppress(ParameterError, LevelError):
-            yield _priced(params, Circuits(geometry, levels, refresh), options.times)
+            circuits = Circuits(geometry, levels, refresh)
+            yield _Written.of(circuits).priced(params, options.times)
 
 
 def _refresh(task: TrainingTask, between: int, stages: tuple[int, int]) -> Refresh:
@@ -242,20 +257,32 @@ def refresh_depth(params: CryptoParams, refresh: Refresh) -> int:
     return plan.level + bootstrap_depth(params, plan, refresh.series.shape[1] - 1)
 
 
-def _priced(params: CryptoParams, circuits: Circuits, times: MachineTimes) -> TrainingChoice:
-    """Price one step of each kind and level, and count the keys of all."""
-    seconds: dict[tuple[bool, int], float] = {}
-    uses: list[KeyLevels] = []
-    total = 0.0
-    for step in circuits.steps:
-        kind = _kind(step)
-        if kind not in seconds:
-            circuit = circuits.circuit(step).circuit
-            seconds[kind] = predict(circuit, params, times).seconds
-            uses.append(circuit_key_levels(circuit, params))
-        total += seconds[kind]
-    keys = keys_at(highest(uses), params)
-    return TrainingChoice(params, circuits, total, keys_bytes(keys, params))
+@dataclass(frozen=True, slots=True, eq=False)
+class _Written:
+    """A training's circuits, one of each kind, with how many steps are of this kind."""
+
+    circuits: Circuits
+    counted: tuple[tuple[Circuit, int], ...]
+
+    @classmethod
+    def of(cls, circuits: Circuits) -> _Written:
+        """Write them."""
+        steps = circuits.steps
+        counts = Counter(map(_kind, steps))
+        first = {_kind(step): step for step in reversed(steps)}
+        return cls(
+            circuits,
+            tuple((circuits.circuit(step).circuit, counts[kind]) for kind, step in first.items()),
+        )
+
+    def priced(self, params: CryptoParams, times: MachineTimes) -> TrainingChoice:
+        """Price every kind, and count the keys of all."""
+        seconds = sum(
+            count * predict(circuit, params, times).seconds for circuit, count in self.counted
+        )
+        uses = highest(circuit_key_levels(circuit, params) for circuit, _ in self.counted)
+        key_bytes = sum(key.frame_bytes(params) for key in keys_at(uses, params))
+        return TrainingChoice(params, self.circuits, seconds, key_bytes)
 
 
 def _kind(step: Placed) -> tuple[bool, int]:

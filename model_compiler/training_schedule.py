@@ -106,11 +106,13 @@ class Circuits:
         geometry: sizes of its ciphertexts.
         levels: of uploads and of what goes home.
         refresh: None for no bootstraps.
+        keys_apart: see `tacit.model_compiler.training_blocks.BlockWriter.over_rows`.
     """
 
     geometry: Geometry
     levels: Levels
     refresh: Refresh | None
+    keys_apart: int = 1
 
     @property
     def steps(self) -> list[Placed]:
@@ -154,7 +156,7 @@ class Circuits:
         return plans
 
     def _writer(self, label: str = "") -> StepWriter:
-        return StepWriter(self.geometry, self.levels, label)
+        return StepWriter(self.geometry, self.levels, label, self.keys_apart)
 
     def _readings(self, step: Placed) -> dict[str, Lowered]:
         """Return the plans by which weights after a step are read or validated."""

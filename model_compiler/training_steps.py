@@ -15,7 +15,8 @@ multiplied by a mask that keeps only that slot, for nothing, as its coefficients
 rotations by -1, -2, ... spread it over the block; rotations by width, 2 width, ... add up the rows,
 cyclically, so that the sum arrives in every block: the layout of Han, Song, Cheon and Park,
 "Logistic regression on homomorphic encrypted data at scale" (2019). Every rotation works on a
-product that is not rescaled yet, where it costs no precision.
+product that is not rescaled yet, where it costs no precision. The keys that add up the rows are
+used on one ciphertext only, but at the highest levels; with `keys_apart` there are fewer of them.
 
 **Momentum costs no level.** A state is (u, b) with u_t = v_t / (1 + m_t) = b_t - r b_(t-1),
 r = m_t / (1 + m_t): b_(t-1) is at a higher level than b_t, so there is room for its factor. The
@@ -55,7 +56,8 @@ REFRESHED_SHARE = 0.125
 class StepWriter:
     """Writes the circuit of one step."""
 
-    def __init__(self, geometry: Geometry, levels: Levels, label: str) -> None:
+    def __init__(self, geometry: Geometry, levels: Levels, label: str, keys_apart: int = 1) -> None:
+        """Begin one; `keys_apart` as in `BlockWriter.over_rows`."""
         self._geometry = geometry
         self._task = geometry.task
         self._levels = levels
@@ -63,6 +65,7 @@ class StepWriter:
         self._blocks = BlockWriter(geometry.slots, self._task.width, label)
         self._build = self._blocks.build
         self._label = label
+        self._keys_apart = keys_apart
 
     def upload(self) -> Lowered:
         """Write nothing: what comes in goes out."""
@@ -197,7 +200,7 @@ class StepWriter:
         momentum = momenta(self._task.iterations)[number - 1]
         if ahead is None and not labels:
             half = self._build.multiply_plain(self._blocks.total(rows), np.asarray(0.5 * step))
-            return self._build.rescale(self._blocks.over_rows(half), self._label)
+            return self._summed(half)
         balance = min(1.0, math.sqrt(step))
         products = []
         for place, row in enumerate(rows):
@@ -206,10 +209,12 @@ class StepWriter:
             level = self._build.type_of(share).level
             weighted = self._blocks.times(self._build.drop(row, level + 1), np.asarray(balance))
             products.append(self._build.multiply(weighted, share, self._label))
-        gradient = self._build.rescale(
-            self._blocks.over_rows(self._blocks.total(products)), self._label
-        )
+        gradient = self._summed(self._blocks.total(products))
         return gradient if ahead is None else self._kept(ahead, momentum, gradient)
+
+    def _summed(self, product: int) -> int:
+        """Add up all rows of a product, and rescale."""
+        return self._build.rescale(self._blocks.over_rows(product, self._keys_apart), self._label)
 
     def _kept(self, ahead: int, momentum: float, gradient: int) -> int:
         """Return (1 + m) (1 - decay) u + gradient."""

@@ -115,7 +115,7 @@ class HttpTrainer:
         planned = patiently(lambda: service.planned(task))
         signature = patiently(lambda: service.signature(planned.plan))
         keys = self._keys(signature)
-        upload_keys(service, keys, signature.key_config, self._progress)
+        patiently(lambda: upload_keys(service, keys, signature.key_config, self._progress))
         return planned.plan, signature, keys
 
     def _keys(self, signature: Signature) -> KeyPair:

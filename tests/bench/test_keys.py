@@ -12,9 +12,9 @@ from tacit.params import CryptoParams, Security
 from tests.bench.test_records import make_record
 
 
-def test_the_keys_of_a_training_can_be_uploaded() -> None:
+def test_the_keys_of_a_training_can_be_uploaded(tmp_path: Path) -> None:
     for degree in (3, 5):
-        figures = training(780, 9, 5, degree).figures
+        figures = training(degree, tmp_path).figures
         assert figures["key_bytes"] <= 500e6
         assert figures["key_bytes"] < figures["full_key_bytes"]
 

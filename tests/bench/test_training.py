@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 import tacit
-from bench import training_peers
-from bench.question import Answer, Options
-from bench.record import look_around
+from bench import training, training_kills, training_peers
+from bench.question import Options
+from bench.record import look_around, newest, read
+from bench.subjects import LateError, Launch
+from bench.task import Task
+from bench.training_course import Course
 from bench.training_fits import clear_twin
+from bench.training_server import process_ticks
 from bench.training_sets import FOLDS, framingham_like, sets
+from bench.worker import Ready, Round
 
 pytest.importorskip("sklearn", reason="extra `demo` not installed")
 
@@ -50,8 +58,80 @@ def test_the_twin_is_the_simulation_without_noise() -> None:
     assert 0.0 < difference < 1e-3
 
 
-def test_peers_that_are_not_wanted_do_not_take_part() -> None:
-    answer = Answer()
-    training_peers.run(answer, look_around(), Console(quiet=True), Options(peers=()))
-    assert not answer.records
-    assert not answer.failures
+def course(folder: Path, **options: Any) -> Course:
+    return Course(Options(**options), Console(quiet=True), look_around(), folder)
+
+
+def test_peers_and_kills_that_are_not_wanted_do_not_take_part(tmp_path: Path) -> None:
+    quiet = course(tmp_path, peers=())
+    training_peers.run(quiet)
+    training_kills.run(quiet)
+    assert not quiet.answer.records
+    assert not quiet.answer.failures
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_part_that_breaks_neither_ends_the_others_nor_loses_their_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = tmp_path / "training.jsonl"
+
+    def measured(course: Course) -> None:
+        course.note("rows", "fit_seconds", "s", [3.0, 1.0, 2.0], {})
+
+    def broken(course: Course) -> None:
+        assert [record.value for record in read(results)] == [2.0]
+        raise RuntimeError("the disk is full")
+
+    monkeypatch.setattr(training, "PARTS", {"one": measured, "two": broken, "three": measured})
+    answer = training.run(Options(results=results), Console(quiet=True))
+    assert answer.failures == ["two: RuntimeError: the disk is full"]
+    assert len(answer.records) == len(read(results)) == 2
+    answer.save(results)
+    assert len(read(results)) == 2
+    assert len(newest(read(results))) == 1
+    chosen = training.run(Options(only=("three",)), Console(quiet=True))
+    assert len(chosen.records) == 1
+    assert not chosen.failures
+
+
+def test_processor_time_of_a_server_is_that_of_its_process_group() -> None:
+    own, limit = Path(f"/proc/{os.getpid()}/stat"), time.process_time() + 0.05
+    while time.process_time() < limit:
+        pass
+    ticks = process_ticks(own, os.getpgrp())
+    assert ticks >= 0.05 * os.sysconf("SC_CLK_TCK") - 1
+    assert process_ticks(own, os.getpgrp() + 1) == 0
+    assert process_ticks(Path("/proc/0/stat"), os.getpgrp()) == 0
+
+
+class LatePeer:
+    """Gets ready and never answers."""
+
+    def __init__(self, launch: Launch, folder: Path) -> None:
+        assert launch.timeout_seconds == training_peers.QUICK_LONGEST_SECONDS
+
+    def setup(self, task: Task, arrays: Path) -> Ready:
+        return Ready({"bits": 6}, 2, 1.5, 64)
+
+    def round(self, index: int) -> Round:
+        raise LateError("no answer in 60 s")
+
+    def end(self) -> None:
+        """Nothing runs."""
+
+
+def test_a_peer_that_is_late_is_recorded_as_not_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_peers, "Subject", LatePeer)
+    monkeypatch.setattr(training_peers, "_own_row_seconds", lambda *_: 1e-3)
+    monkeypatch.setattr(training_peers, "find_launch", lambda name, say: Launch(name, "", ()))
+    late = course(tmp_path, peers=("concrete-ml",), quick=True)
+    training_peers.run(late)
+    found = {record.metric: record for record in late.answer.records}
+    assert found[training_peers.NOT_FINISHED].value == training_peers.QUICK_LONGEST_SECONDS
+    assert found[training_peers.NOT_FINISHED].parameters == {"doing": "training", "bits": 6}
+    assert found["setup_seconds"].value == 1.5
+    assert "row_seconds" not in found
+    assert not late.answer.failures

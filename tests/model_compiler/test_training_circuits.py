@@ -98,6 +98,17 @@ def test_the_steps_compute_what_the_clear_twin_does(name: str, tmp_path: Path) -
     assert job.evaluator.overflows == 0
 
 
+@pytest.mark.parametrize(("keys_apart", "steps"), [(1, 6), (2, 3), (3, 2)])
+def test_rows_are_added_up_with_fewer_keys(keys_apart: int, steps: int, tmp_path: Path) -> None:
+    rows, _, _ = drawn(LOGISTIC)
+    job = compiled(LOGISTIC, replace(insecure(LOGISTIC), keys_apart=keys_apart), tmp_path)
+    job.upload(job.plan.packed(rows))
+    found = job.weights(LOGISTIC.iterations, job.train()[LOGISTIC.iterations])
+    assert found == pytest.approx(train_task_in_clear(LOGISTIC, rows)[-1][0], abs=1e-11)
+    rotations = job.plan.signature.plan("iteration-1").rotations
+    assert rotations == tuple(8 << keys_apart * i for i in range(steps))
+
+
 def test_mini_batches_are_really_several(tmp_path: Path) -> None:
     task = TASKS["mini-batches"]
     job = compiled(task, insecure(task), tmp_path)
