@@ -35,6 +35,7 @@ class AsyncClient:
         grpc_url: str | None = None,
         timeout: float = 600.0,
         clip: bool = False,
+        probe_every: int = 0,
         allow_insecure: bool = False,
         progress: Progress | None = None,
     ) -> None:
@@ -49,6 +50,7 @@ class AsyncClient:
             grpc_url=grpc_url,
             timeout=timeout,
             clip=clip,
+            probe_every=probe_every,
             allow_insecure=allow_insecure,
             progress=progress,
         )
@@ -90,6 +92,12 @@ class AsyncClient:
     async def upload_keys(self, name: str, version: str | None = None) -> int:
         """Upload the evaluation keys for a model; see `Client.upload_keys`."""
         return await asyncio.to_thread(self._client.upload_keys, name, version)
+
+    async def check(
+        self, name: str, *, version: str | None = None, plan: str | None = None
+    ) -> float:
+        """Ask for one evaluation whose answer is known; see `Client.check`."""
+        return await asyncio.to_thread(self._client.check, name, version=version, plan=plan)
 
     async def predict(
         self,

@@ -103,7 +103,8 @@ def add_compile(commands: Commands, common: argparse.ArgumentParser) -> None:
         "--known-answer",
         action="store_true",
         help="reserve one row of each plan that has room for inputs whose answer is known; "
-        "clients refuse answers in which it came back wrong",
+        "clients refuse answers in which it came back wrong. Of plans without room the answer of "
+        "one evaluation is stated, which clients may ask for (`tacit predict --probe`)",
     )
     parser.add_argument(
         "--target",

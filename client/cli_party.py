@@ -177,6 +177,13 @@ def _add_train(commands: Commands, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", type=Path, required=True, metavar="NPY", help="0 or 1 each")
     parser.add_argument("--out", type=Path, required=True, metavar="JSON")
     parser.add_argument("--name", default="training", help="of this training (default training)")
+    parser.add_argument(
+        "--constant",
+        choices=("refuse", "ignore"),
+        default="refuse",
+        help="columns that are the same in all rows of all parties: refuse (default), or ignore, "
+        "which gives them weight 0",
+    )
     _add_folder(parser)
     _add_wait(parser)
     add_server_options(parser)

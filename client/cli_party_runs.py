@@ -130,7 +130,7 @@ def run_train(options: argparse.Namespace) -> int:
         url, model_name = party.session.relay.url, party.terms.model
         with TrainingService(url, token=token, timeout=options.timeout) as service:
             plan = TrainingPlan.of(service.signature(model_name))
-            training = JointTraining(party, plan, options.name)
+            training = JointTraining(party, plan, options.name, options.constant)
             found = training.fit(service, rows, labels == 1, seconds=options.wait)
         names = [column.name for column in party.terms.columns]
     learnt = {

@@ -36,12 +36,19 @@ def add_predict(commands: Commands, common: argparse.ArgumentParser) -> None:
         run_predict,
         "predict on encrypted rows",
         "  tacit predict http://localhost:8000 heart --inputs patients.npy --out risk.npy\n"
-        "  tacit predict http://localhost:8000 heart --inputs p.npy --out r.npy --plan batch\n",
+        "  tacit predict http://localhost:8000 heart --inputs p.npy --out r.npy --plan batch\n"
+        "  tacit predict http://localhost:8000 images --inputs i.npy --out r.npy --probe\n",
     )
     parser.add_argument("url", metavar="URL", help="the server, e.g. http://localhost:8000")
     parser.add_argument("name", metavar="NAME", help="the model")
     add_row_options(parser)
     parser.add_argument("--version", metavar="V", help="the model's version (default the latest)")
+    parser.add_argument(
+        "--probe",
+        action="store_true",
+        help="where the plan has no row for a known answer, send an evaluation whose answer is "
+        "known along, and refuse answers if it comes back wrong; costs as much as another row",
+    )
     parser.add_argument("--json", action="store_true", help="print the timings as JSON")
     parser.add_argument(
         "--transport", choices=("http", "grpc"), default="http", help="default http"
@@ -82,6 +89,7 @@ def open_client(options: argparse.Namespace, progress: Progress) -> Client:
         grpc_url=getattr(options, "grpc_url", None),
         timeout=options.timeout,
         clip=getattr(options, "clip", False),
+        probe_every=int(getattr(options, "probe", False)),
         allow_insecure=options.allow_insecure,
         progress=progress,
     )

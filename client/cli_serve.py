@@ -83,7 +83,13 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         "--training-dir",
         type=Path,
         metavar="DIR",
-        help="where training jobs are kept (default REPOSITORY/.tacit-training)",
+        help="where training jobs are kept (default REPOSITORY/.tacit-training); one server each",
+    )
+    group.add_argument(
+        "--party-dir",
+        type=Path,
+        metavar="DIR",
+        help="where parties' sessions are kept (default REPOSITORY/.tacit-parties); one each",
     )
     group.add_argument(
         "--training-quota-gb",
@@ -250,6 +256,7 @@ def server_options(options: argparse.Namespace) -> ServerOptions:
             tenant_bytes=round(rows_quota * 1e9) if rows_quota else training.tenant_bytes
         ),
         training_directory=options.training_dir,
+        party_directory=options.party_dir,
         compile_training=compile_training,
     )
 

@@ -16,6 +16,7 @@ from tacit.client.cli_parsers import (
     add_server_options,
     positive_integer,
 )
+from tacit.client.training.curve import LearningCurve, plotting
 from tacit.client.training.progress import progress_bar, words_of
 from tacit.errors import UserError
 
@@ -36,7 +37,7 @@ _EXAMPLES = """\
   tacit train status http://localhost:8000 JOB
   tacit train cancel http://localhost:8000 JOB
   tacit train resume http://localhost:8000 JOB
-  tacit train download http://localhost:8000 JOB --out disease.onnx
+  tacit train download http://localhost:8000 JOB --out disease.onnx --curve curve.png
   tacit train predict http://localhost:8000 JOB new_patients.csv --out risk.csv
 
 rows are encrypted here; the server sees neither them nor the weights nor predictions
@@ -78,6 +79,8 @@ def add_train(commands: Commands, common: argparse.ArgumentParser) -> None:
                 metavar="FILE",
                 help="an .onnx or .json file" if name == "download" else "a .csv file",
             )
+        if name == "download":
+            _add_curve(action)
         add_server_options(action)
         add_key_options(action)
 
@@ -86,6 +89,7 @@ def run_fit(options: argparse.Namespace) -> int:
     """Encrypt a table, have it trained on, fetch the model if a file is named."""
     from tacit.client.training.csv_rows import read_table
 
+    _check_curve(options)
     table = read_table(options.csv)
     rows, names = table.without(options.target)
     target = table.column(options.target, numbers=options.model != "logistic")
@@ -132,6 +136,8 @@ def run_resume(options: argparse.Namespace) -> int:
 
 def run_download(options: argparse.Namespace) -> int:
     """Wait for a job, decrypt its weights, write them."""
+    if options.curve is not None:
+        plotting()
     return _finish(_attached(options), options)
 
 
@@ -208,13 +214,33 @@ def _add_fit(actions: Commands, common: argparse.ArgumentParser) -> None:
         metavar="N",
         help="stop after so many validations without improvement",
     )
-    parser.add_argument("--curve", type=Path, metavar="PNG", help="draw the learning curve here")
+    _add_curve(parser)
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="decrypt the weights into an .onnx or .json file"
     )
     parser.add_argument("--no-wait", action="store_true", help="leave when the rows are sent")
     add_server_options(parser)
     add_key_options(parser)
+
+
+def _add_curve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--curve",
+        type=Path,
+        metavar="PNG",
+        help="draw the learning curve here; needs a training with --validation, and matplotlib",
+    )
+
+
+def _check_curve(options: argparse.Namespace) -> None:
+    """Refuse, before anything is sent, a curve that could not be drawn afterwards."""
+    if options.curve is None:
+        return
+    if not options.validation:
+        raise UserError("--curve shows validation rows: hold some back, e.g. --validation 0.2")
+    if options.no_wait:
+        raise UserError("--curve is drawn at the end: `tacit train download JOB --curve` does it")
+    plotting()
 
 
 def _estimator(options: argparse.Namespace) -> Any:
@@ -252,9 +278,11 @@ def _finish(job: TrainingJob[Any], options: argparse.Namespace) -> int:
         fitted = job.result(heard)
     for point in job.curve.points:
         say(f"after {point.iteration} iterations: validation loss {point.loss:.4f}")
-    if getattr(options, "curve", None):
-        job.curve.plot().figure.savefig(options.curve, dpi=120)
+    if options.curve is not None:
+        _draw(job.curve, options.curve, job.stopped_early)
         say(f"learning curve: {options.curve}")
+    if job.stopped_early is not None:
+        say(f"stopped early: the weights after {job.stopped_early} iterations are kept")
     say(f"trained, {fitted.n_iter_} iterations")
     if options.out is None:
         say(f"the weights stay encrypted at the server: tacit train predict {options.url} {job.id}")
@@ -268,6 +296,14 @@ def _finish(job: TrainingJob[Any], options: argparse.Namespace) -> int:
     say(f"decrypted weights: {options.out}")
     remark("whoever may hold ciphertexts must not get decrypted weights: see SECURITY.md")
     return 0
+
+
+def _draw(curve: LearningCurve, path: Path, kept: int | None) -> None:
+    figure = curve.plot(kept=kept).figure
+    try:
+        figure.savefig(path, dpi=120)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot draw the learning curve at {path}: {error}") from error
 
 
 def _connection(options: argparse.Namespace) -> Connection:

@@ -14,7 +14,6 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +23,11 @@ from tacit.client.codec import Codec
 from tacit.client.frames import Progress, no_progress
 from tacit.client.key_ring import KeyRing, default_directory
 from tacit.client.keys import KeyPair
+from tacit.client.probes import Probes, no_known_answer
 from tacit.client.rows import Array, Inputs, choose_plan, named_inputs, request_parts
 from tacit.client.service import ModelEntry, Service
 from tacit.client.timings import Stopwatch, Timings
-from tacit.client.transport import GrpcTransport, HttpTransport, Question, Transport, tensor_bytes
+from tacit.client.transport import Question, tensor_bytes, transport_for
 from tacit.client.upload import upload_keys
 from tacit.errors import (
     ExpiredKeyError,
@@ -37,14 +37,13 @@ from tacit.errors import (
     UnknownModelError,
     UserError,
 )
-from tacit.known_answer import check_known_answer
-from tacit.packing import core_inputs, model_outputs, pack, unpack
+from tacit.known_answer import check_probe
+from tacit.packing import core_inputs, known_vectors, model_outputs, pack, unpack
 from tacit.signature import Plan, Signature
 
 Floats = NDArray[np.float64]
 
 _LOG = logging.getLogger("tacit.client")
-_GRPC_PORT = 8001
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,6 +85,7 @@ class Client(Closing):
         grpc_url: str | None = None,
         timeout: float = 600.0,
         clip: bool = False,
+        probe_every: int = 0,
         allow_insecure: bool = False,
         progress: Progress | None = None,
     ) -> None:
@@ -101,19 +101,25 @@ class Client(Closing):
             grpc_url: host:port of the gRPC port; default the same host, port 8001.
             timeout: seconds to wait for one answer.
             clip: move inputs outside the calibrated range to its edge instead of refusing them.
+            probe_every: with the first and then every so many predictions by plans that have no
+                row for a known answer, send an evaluation whose answer is known; 0 for never. It
+                costs as much as another row.
             allow_insecure: accept parameters below 128 bits; for tests only.
             progress: called with a stage, how much is done, and how much there is to do.
 
         Raises:
-            UserError: not a URL, or an unknown transport.
+            UserError: not a URL, an unknown transport, or a negative `probe_every`.
         """
+        if probe_every < 0:
+            raise UserError(f"probe_every={probe_every}: a number of predictions is expected")
         self._service = Service(url, token=token, timeout=timeout)
         self.url = self._service.url
         directory = Path(key_dir) if key_dir is not None else default_directory()
         self.ring = KeyRing(directory, passphrase, allow_insecure)
         self._given_keys = keys
-        self._transport = _transport(transport, self.url, grpc_url, token, timeout)
+        self._transport = transport_for(transport, self.url, grpc_url, token, timeout)
         self._clip = clip
+        self._probes = Probes(probe_every)
         self._progress = progress or no_progress
         self._lock = threading.RLock()
         self._known: dict[tuple[str, str | None], _Served] = {}
@@ -175,6 +181,32 @@ class Client(Closing):
         signature = self.signature(name, version)
         return self._upload(self._keys(signature), signature)
 
+    def check(self, name: str, *, version: str | None = None, plan: str | None = None) -> float:
+        """Ask for one evaluation whose answer is known, and see that it came back right.
+
+        Args:
+            name, version, plan: as for `predict`.
+
+        Returns:
+            How far it is off, in half ranges of the outputs.
+
+        Raises:
+            UserError: the plan was compiled without a known answer.
+            AnswerError: it came back wrong: other weights, keys or circuits, or a fault.
+            ServiceError: the server cannot be reached or refuses.
+        """
+        watch = Stopwatch()
+        served = self._served(name, version)
+        signature = served.signature
+        chosen = choose_plan(signature, plan, 1)
+        vectors = known_vectors(chosen)
+        if vectors is None:
+            raise no_known_answer(name, chosen)
+        keys = self._keys(signature)
+        self._upload(keys, signature)
+        slots = self._evaluate(_Job(served, keys, chosen, watch), vectors)
+        return check_probe(signature.params, chosen, slots)
+
     def predict(
         self,
         name: str,
@@ -197,7 +229,7 @@ class Client(Closing):
             UnknownModelError: no such model or version.
             ServiceError: the server cannot be reached or refuses.
             WireError: the answer is not what the model's signature says.
-            AnswerError: the row with a known answer, where the model has one, came back wrong.
+            AnswerError: the row or probe with a known answer, where one was sent, came back wrong.
         """
         outputs = self.predict_all(name, inputs, version=version, plan=plan)
         return next(iter(outputs.values()))
@@ -233,11 +265,13 @@ class Client(Closing):
             keys = self._keys(signature)
         with watch.stage("upload"):
             watch.uploaded_bytes = self._upload(keys, signature)
-        slots = self._evaluate(_Job(served, keys, plan, watch), vectors)
+        probed = self._probes.among(name, plan, vectors)
+        slots = self._evaluate(_Job(served, keys, plan, watch), probed.vectors)
         with watch.stage("finish"):
-            check_known_answer(signature.params, plan, slots)
+            slots = probed.checked(signature.params, slots)
             outputs = model_outputs(signature, unpack(plan, slots, rows))
-        self._last_timings = watch.finish(plan.name, rows, len(vectors))
+        self._probes.count(name, plan)
+        self._last_timings = watch.finish(plan.name, rows, len(probed.vectors))
         return outputs
 
     def _evaluate(self, job: _Job, vectors: Floats) -> Floats:
@@ -342,18 +376,3 @@ def _is_expired(keys: KeyPair, signature: Signature) -> bool:
     except ExpiredKeyError:
         return True
     return False
-
-
-def _transport(
-    kind: str, url: str, grpc_url: str | None, token: str | None, timeout: float
-) -> Transport:
-    match kind:
-        case "http":
-            return HttpTransport(url, token, timeout)
-        case "grpc":
-            parts = urlsplit(url)
-            host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-            address = grpc_url or f"{host}:{_GRPC_PORT}"
-            return GrpcTransport(address, token, timeout, parts.scheme == "https")
-        case _:
-            raise UserError(f"unknown transport {kind!r}: 'http' or 'grpc'")

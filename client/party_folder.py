@@ -17,7 +17,6 @@ written even by two processes at once; a restart finds it and sends the same byt
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -27,11 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tacit.client.key_files import KeyFile, read_key_file, write_key_file, write_private
+from tacit.directory_lock import DirectoryLock
 from tacit.errors import KeyFileError, PartyError, WriteOnceError
 from tacit.party_entry import Blob, SignedEntry
 from tacit.party_terms import SessionTerms, canonical
-
-_LOCK = ".lock"
 
 
 @dataclass(slots=True)
@@ -45,7 +43,7 @@ class PartyFolder:
 
     path: Path
     passphrase: str | None = None
-    _lock: int = -1
+    _lock: DirectoryLock | None = None
 
     def __repr__(self) -> str:
         return f"PartyFolder({str(self.path)!r})"
@@ -74,27 +72,21 @@ class PartyFolder:
         """Take the folder for this process, until `close`.
 
         Raises:
-            PartyError: another process has it.
+            DirectoryInUseError: another process has it.
             KeyFileError: no such folder.
         """
-        if self._lock >= 0:
+        if self._lock is not None:
             return
         try:
-            descriptor = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+            self._lock = DirectoryLock(self.path)
         except OSError as error:
             raise KeyFileError(f"no party's folder at {self.path}: {error.strerror}") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(descriptor)
-            raise PartyError(f"another process is working in {self.path}") from error
-        self._lock = descriptor
 
     def close(self) -> None:
         """Let the folder go."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def terms(self) -> SessionTerms:
         """Read the terms."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,14 @@ from tacit.client.training.http_trainer import patiently
 from tacit.client.training.preprocessing import Preprocessing
 from tacit.client.training.service import TrainingService
 from tacit.client.training.stored import StoredUnits
-from tacit.errors import InputShapeError, MissingPartyError, ParameterError, PartyError
+from tacit.errors import (
+    InputShapeError,
+    LabelError,
+    MissingPartyError,
+    ParameterError,
+    PartyError,
+    TrainingRowsError,
+)
 from tacit.logistic import CLIP, ROW_SCALE
 from tacit.training import Algorithm, JobState, JobStatus
 from tacit.training_plan import TrainingPlan
@@ -63,11 +71,14 @@ class JointTraining:
         party: whose joint key was made for the training's signature.
         plan: the compiled training: logistic, two classes, all rows in every iteration.
         name: of the training in this session: lower-case letters, digits and dashes.
+        constant: "refuse" columns that are the same in all rows of all parties, or "ignore" them,
+            which gives them weight 0.
     """
 
     party: Party
     plan: TrainingPlan
     name: str = "training"
+    constant: str = "refuse"
 
     def __post_init__(self) -> None:
         task = self.plan.task
@@ -89,7 +100,7 @@ class JointTraining:
         self,
         service: TrainingService,
         x: Floats,
-        positive: NDArray[np.bool_],
+        positive: NDArray[Any],
         *,
         seconds: float = 3600.0,
         noise_bits: float | None = None,
@@ -99,19 +110,24 @@ class JointTraining:
         Args:
             service: the server; all parties are the same tenant there.
             x: this party's table, shape (rows, features), NaN where a value is missing.
-            positive: shape (rows,), the class.
+            positive: shape (rows,), the class: 0 or 1, or truth values.
             seconds: how long to wait for the others, and for the training.
             noise_bits: log2 of a bound on the weights' noise, in coefficients; default from what
                 the plan says of its precision.
 
         Raises:
             SchemaMismatchError, InputRangeError, InputShapeError: the table does not fit.
+            LabelError: a class other than 0 and 1.
+            TrainingRowsError: a column is constant over all parties; with `constant="ignore"` it
+                may be run again, and nothing is computed twice.
             MissingPartyError: names who did not come.
             PartyError: the training failed at the server; says why.
             WrongShareError, ParameterError: see `JointModel.decrypt`.
         """
         if positive.shape != (len(x),):
             raise InputShapeError(f"{len(x)} rows, but classes of shape {positive.shape}")
+        if not np.isin(positive, (0, 1)).all():
+            raise LabelError("classes must be 0 or 1, the same two at all parties")
         units, preprocessing, rows = self.prepared(x, seconds)
         first = self.first_row(len(x), seconds)
         signs = np.where(positive, 1.0, -1.0)[:, None]
@@ -125,6 +141,8 @@ class JointTraining:
     def prepared(self, x: Floats, seconds: float) -> tuple[StoredUnits, Preprocessing, Floats]:
         """Agree on how rows are prepared; returns the units, the preparation, and our own rows."""
         moments = self.party.moments(x, name=f"{self.name}-moments", seconds=seconds)
+        if self.constant == "refuse":
+            _check_columns(moments)
         curvature = self.party.curvature(moments, x, name=f"{self.name}-curvature", seconds=seconds)
         preprocessing = preprocessing_of(moments)
         count, task = moments.rows, self.plan.task
@@ -231,6 +249,15 @@ class JointTraining:
     def _sent(self, service: TrainingService, job: str, number: int, frame: bytes) -> None:
         party = self.party.session.party
         patiently(lambda: service.send_rows(job, number, frame, party))
+
+
+def _check_columns(moments: PooledMoments) -> None:
+    constant = [n for n, d in zip(moments.columns, moments.deviations, strict=True) if d <= 0.0]
+    if constant:
+        raise TrainingRowsError(
+            f"column(s) {', '.join(constant)} are constant over all parties: pass "
+            "constant='ignore', which gives them weight 0, or begin a session without them"
+        )
 
 
 def preprocessing_of(moments: PooledMoments) -> Preprocessing:

@@ -17,13 +17,14 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from tacit.client.answers import error_of, timed_out, unreachable
-from tacit.errors import ServiceError
+from tacit.errors import ServiceError, UserError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TENSOR = "ciphertexts"
 KEY_HEADER = "tacit-key-id"
+_GRPC_PORT = 8001
 _LENGTH_PREFIX = 4
 _SERVER_TIMES = ("queue_seconds", "decode_seconds", "evaluate_seconds", "encode_seconds")
 
@@ -203,3 +204,23 @@ def _failures(url: str, timeout: float) -> Iterator[None]:
 def _is_ours(error: Any) -> bool:
     """Tell a server's own words from gRPC's when it cannot connect."""
     return not str(error.message()).startswith("failed to connect")
+
+
+def transport_for(
+    kind: str, url: str, grpc_url: str | None, token: str | None, timeout: float
+) -> Transport:
+    """Return the transport of that kind; arguments as for `tacit.Client`.
+
+    Raises:
+        UserError: an unknown kind.
+    """
+    match kind:
+        case "http":
+            return HttpTransport(url, token, timeout)
+        case "grpc":
+            parts = urlsplit(url)
+            host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+            address = grpc_url or f"{host}:{_GRPC_PORT}"
+            return GrpcTransport(address, token, timeout, parts.scheme == "https")
+        case _:
+            raise UserError(f"unknown transport {kind!r}: 'http' or 'grpc'")

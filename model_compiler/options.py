@@ -50,7 +50,8 @@ class CompileOptions:
         bootstrap: "auto" lets the model and the predicted times decide, "never" makes leveled
             circuits only, "always" turns every activation into a bootstrap.
         known_answer: reserve a row of each plan that has room for inputs whose answer the
-            signature states; the client refuses answers in which it came back wrong.
+            signature states; the client refuses answers in which it came back wrong. Plans without
+            room get such inputs for an evaluation of its own, which clients may ask for.
         target: the backend whose prices choose parameters and plans; the artifact runs on either.
     """
 

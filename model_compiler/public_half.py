@@ -69,11 +69,12 @@ def _plan(
     known: KnownAnswer | None,
 ) -> Plan:
     lowered = plan.lowered
+    row, probe = (known, None) if lowered.batch > 1 else (None, known)
     inputs = [_input_spec(n, scaled, ranges.tensors[n], plan) for n in lowered.inputs]
     outputs = [_output_spec(n, scaled, plan) for n in lowered.outputs]
     return Plan(
         name=name,
-        batch=lowered.batch - (known is not None),
+        batch=lowered.batch - (row is not None),
         inputs=tuple(inputs),
         outputs=tuple(outputs),
         rotations=tuple(sorted(lowered.circuit.rotations)),
@@ -82,7 +83,8 @@ def _plan(
         precision_bits=min(bits(plan.error + approximation_error), 53.0),
         bootstraps=lowered.circuit.bootstraps,
         key_levels=circuit_key_levels(lowered.circuit, params),
-        known_answer=known,
+        known_answer=row,
+        probe=probe,
     )
 
 

@@ -62,7 +62,7 @@ def summary_lines(artifact: Artifact) -> list[str]:
     if bootstraps.get("count"):
         lines.append("bootstraps  " + _bootstraps_text(bootstraps))
     for name, text in _section(report, "known_answer").items():
-        lines.append(f"known row   {name}: {text}")
+        lines.append(f"known       {name}: {text}")
     lines += _tightest(report)
     for row in _activations(report):
         used = f"domain used {row[7]}"

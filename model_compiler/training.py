@@ -94,6 +94,7 @@ def _signature(
         model_outputs=(),
     )
     view = TrainingPlan(made, task, tuple(steps), circuits.geometry.batches)
+    view.check_sums()
     return Signature(
         made.model,
         made.version,

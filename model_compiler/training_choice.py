@@ -24,6 +24,7 @@ from tacit.model_compiler.choose_params import secure_params
 from tacit.model_compiler.cost import predict
 from tacit.model_compiler.op_times import MachineTimes, reference_times
 from tacit.model_compiler.training_geometry import Geometry, Levels, first_depth, iteration_depth
+from tacit.model_compiler.training_moments import moments_params
 from tacit.model_compiler.training_noise import weight_error
 from tacit.model_compiler.training_parties import joint_params, joint_room
 from tacit.model_compiler.training_schedule import (
@@ -177,12 +178,14 @@ def _leveled(task: TrainingTask, log_n: int, options: TrainingOptions) -> Iterat
     except ParameterError:
         return
     written = [_Written.of(Circuits(geometry, Levels(depth), None, n)) for n in _KEYS_APART]
-    for params, each in product(_candidates(task, log_n, depth), written):
+    for params, each in product(_candidates(geometry, log_n, depth), written):
         yield each.priced(params, options.times)
 
 
-def _candidates(task: TrainingTask, log_n: int, depth: int) -> Iterator[CryptoParams]:
-    if task.parties > 1:
+def _candidates(geometry: Geometry, log_n: int, depth: int) -> Iterator[CryptoParams]:
+    if geometry.task.algorithm is Algorithm.MOMENTS:
+        return moments_params(log_n, depth, geometry)
+    if geometry.task.parties > 1:
         return joint_params(log_n, depth)
     return iter(secure_params(log_n, depth))
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from tacit.directory_lock import DirectoryLock
 from tacit.errors import (
     MissingPartyError,
     PartyError,
@@ -76,16 +77,32 @@ class PartyStore:
     def __init__(
         self, root: Path, limits: PartyLimits, now: Callable[[], float] = time.time
     ) -> None:
-        """Open the store; what is there is found again when it is asked for."""
+        """Prepare the store; what is there is found again when it is asked for."""
         self._root = root
         self._limits = limits
         self._now = now
         self._lock = threading.RLock()
         self._arriving: dict[Member, int] = {}
+        self._held: DirectoryLock | None = None
         with storing(f"open the store of sessions {root}"):
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for leftover in root.glob("*/*/*.part"):
+
+    def hold(self) -> None:
+        """Take the folder for this process, until `close`, and clear what an ended one left.
+
+        Raises:
+            DirectoryInUseError: another process has it.
+            StorageError: it cannot be written.
+        """
+        with storing(f"open the store of sessions {self._root}"):
+            self._held = DirectoryLock(self._root)
+            for leftover in self._root.glob("*/*/*.part"):
                 leftover.unlink()
+
+    def close(self) -> None:
+        """Let the folder go."""
+        if self._held is not None:
+            self._held.release()
 
     def create(self, tenant: str, terms: SessionTerms) -> dict[str, str]:
         """Make a session; returns each party's token, which is kept only as a hash.

@@ -103,6 +103,7 @@ class Server:
         """Listen on three ports, 0 for free ones; returns the ports taken.
 
         Raises:
+            DirectoryInUseError: another process works on the same trainings or sessions.
             UserError: a port is taken or a TLS file cannot be read.
         """
         options = self._options
@@ -112,6 +113,7 @@ class Server:
             loop.call_soon_threadsafe(self._pool.forget, tenant, key_id)
 
         self.keys.on_removal = forget
+        self.parties.hold()
         endpoint = self._build_endpoint()
         self._training = self._build_training()
         tls, drain = _tls(options), options.drain_seconds
@@ -159,6 +161,7 @@ class Server:
             await listener.stop()
         await self._executor.close()
         await self._pool.close()
+        self.parties.close()
         if self._audit is not None:
             self._audit.close()
 

@@ -40,6 +40,7 @@ TABLE: dict[type[errors.TacitError], Status] = {
     errors.NotTrainedError: Status(409, "FAILED_PRECONDITION"),
     errors.ReleaseError: Status(409, "FAILED_PRECONDITION"),
     errors.UnusableEnvironmentError: Status(503, "UNAVAILABLE"),
+    errors.DirectoryInUseError: Status(503, "UNAVAILABLE"),
     errors.ServiceError: Status(503, "UNAVAILABLE"),
     errors.PartyError: Status(409, "FAILED_PRECONDITION"),
     errors.WriteOnceError: Status(409, "ALREADY_EXISTS"),

@@ -132,7 +132,7 @@ class TrainingPlans:
         shutil.rmtree(self._folder / oldest, ignore_errors=True)
 
     def _adopt(self, folder: Path) -> None:
-        """Offer a compiled training like a model; a damaged one is compiled again when asked."""
+        """Offer a compiled training like a model; an unusable one is compiled again when asked."""
         if folder.name.startswith("."):
             shutil.rmtree(folder, ignore_errors=True)
             return
@@ -140,5 +140,7 @@ class TrainingPlans:
             model = self._repository.adopt(folder.name, folder)
             self._views[folder.name] = TrainingPlan.of(model.signature)
         except TacitError as error:
-            _LOG.error("the compiled training %s is damaged: %s", folder.name, error)
+            _LOG.error("the compiled training %s cannot be used: %s", folder.name, error)
+            with contextlib.suppress(UnknownModelError):
+                self._repository.unload(folder.name)
             shutil.rmtree(folder, ignore_errors=True)

@@ -23,6 +23,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from tacit import wire
+from tacit.directory_lock import DirectoryLock
 from tacit.errors import TruncatedError
 from tacit.runtime.frame_upload import storing, write_all
 from tacit.runtime.refusals import UnknownJobError
@@ -83,12 +84,13 @@ CREATE UNIQUE INDEX IF NOT EXISTS nonces ON jobs (tenant, nonce) WHERE nonce <> 
 
 
 class TrainingStore:
-    """Jobs by name; safe to use from several threads. One process at a time may have it open."""
+    """Jobs by name; safe to use from several threads. One process at a time has it open."""
 
     def __init__(self, root: Path) -> None:
         """Open a store; jobs that ran when the server ended wait for their turn again.
 
         Raises:
+            DirectoryInUseError: another process has it open.
             StorageError: it cannot be opened.
         """
         self.root = root
@@ -96,10 +98,15 @@ class TrainingStore:
         with storing(f"open the training store {root}"):
             for folder in (root, self.plans, root / "jobs"):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for leftover in (root / "jobs").rglob("*.part"):
-                leftover.unlink(missing_ok=True)
-            with _translated():
+            self._held = DirectoryLock(root)
+        try:
+            with storing(f"open the training store {root}"), _translated():
+                for leftover in (root / "jobs").rglob("*.part"):
+                    leftover.unlink(missing_ok=True)
                 self._open()
+        except BaseException:
+            self._held.release()
+            raise
 
     @property
     def plans(self) -> Path:
@@ -175,9 +182,10 @@ class TrainingStore:
             shutil.rmtree(self.files(job).root, ignore_errors=True)
 
     def close(self) -> None:
-        """Close the table."""
+        """Close the table and let the folder go."""
         with self._lock:
             self._database.close()
+            self._held.release()
 
     def _open(self) -> None:
         path = self.root / "jobs.sqlite"

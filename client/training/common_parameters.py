@@ -58,6 +58,11 @@ class CommonParameters(Parameterised):
         one_of("where", self.where, ("server", "client"))
         if self.validation >= 1.0:
             raise UserError(f"validation={self.validation!r}: a share below 1 is expected")
+        if self.early_stopping and not self.validation:
+            raise UserError(
+                f"early_stopping={self.early_stopping} looks at validation rows: hold some back, "
+                "for example validation=0.2"
+            )
         if self.url is None and not self.simulate:
             raise UserError(
                 f"{type(self).__name__} needs a server: pass its URL, or simulate=True to train in "

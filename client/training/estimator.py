@@ -24,7 +24,7 @@ from tacit.client.training.release import ReleaseCounter, ReleasePolicy, release
 from tacit.client.training.requests import Memory, RemoteModel, Trainer, TrainingRequest
 from tacit.client.training.simulated import SimulatedTrainer
 from tacit.errors import TrainingRowsError, UserError
-from tacit.training import TrainingTask
+from tacit.training import MOST_FEATURES, TrainingTask
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -244,6 +244,8 @@ class Estimator(CommonParameters):
     def _checked_table(self, rows: object) -> Floats:
         """Check training rows and remember what they are like."""
         table = checks.checked_rows(rows, missing=self.missing == "mean", least=2)
+        if table.shape[1] > MOST_FEATURES:
+            raise TrainingRowsError(f"{table.shape[1]} features: at most {MOST_FEATURES} fit")
         checks.checked_present(table)
         names = checks.feature_names(rows)
         if self.constant == "refuse":

@@ -23,9 +23,9 @@ from tacit.client.training.requests import Memory, Remember, RemoteModel, Traini
 from tacit.client.training.service import PlannedTraining, TrainingService, is_unreachable
 from tacit.client.training.stored import StoredUnits
 from tacit.client.upload import upload_keys
-from tacit.errors import ExpiredKeyError, ServiceError, TrainingRowsError
+from tacit.errors import ExpiredKeyError, ServiceError
 from tacit.signature import Signature
-from tacit.training import MOST_FEATURES, MOST_ROWS, Algorithm, JobStatus, TrainingTask
+from tacit.training import Algorithm, JobStatus, TrainingTask
 from tacit.training_plan import MOMENTS, PREDICT, PREDICT_ROWS, TrainingPlan
 
 Floats = NDArray[np.float64]
@@ -53,13 +53,10 @@ class HttpTrainer:
                 the rows are sent.
 
         Raises:
-            TrainingRowsError: more rows or features than there can be.
             ParameterError: no secure parameters fit.
             ServiceError: the server cannot be reached or refuses.
         """
         task = request.task
-        if task.rows > MOST_ROWS or task.features > MOST_FEATURES:
-            raise TrainingRowsError(f"at most {MOST_ROWS} rows of {MOST_FEATURES} features fit")
         units = StoredUnits.of(request)
         held = 0 if request.validation is None else len(request.validation)
         with service_of(self._connection) as service:
@@ -219,8 +216,7 @@ class HttpModel:
         if self.task.algorithm is Algorithm.MOMENTS:
             which = self.plan.signature.plan(MOMENTS)
             stored = self.codec.measured_error(which, [frames])
-            size = self.task.features + 2
-            return stored * float(self._units.moments(np.ones((size, size))).max())
+            return stored * float(self._units.per_sum.max())
         which = self.plan.weights_plan(self.task.iterations if iteration is None else iteration)
         stored = self.codec.measured_error(which, [[frame] for frame in frames])
         ones = np.ones((self.task.classes, self.task.features + 1))

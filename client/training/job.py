@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -59,17 +59,30 @@ class Course:
         return LearningCurve(tuple(self.points))
 
     def look(self) -> JobStatus:
-        """Ask how far it is, decrypt new validation margins, stop if the rule says so."""
+        """Ask how far it is, decrypt new validation margins, stop if the rule says so.
+
+        A job that went on beyond the point where the rule ends it keeps that point's weights.
+        """
         status = self.remote.status()
         self._decrypt(status)
-        if not self.rule.patience or status.state.ended:
+        stalled = self._stalled()
+        if stalled is None or status.state is JobState.FAILED:
             return status
-        if self.curve.stalled(self.rule.patience, self.rule.tolerance):
+        if not status.state.ended:
             self.remote.cancel()
             status = self.remote.status()
-            self._decrypt(status)
-            self.stopped = self._iteration_to_keep(status)
+        self.stopped = _nearest(stalled.best().iteration, status.weights)
         return status
+
+    def go_on(self) -> None:
+        """Have it resumed; what was stopped early goes on to its last iteration."""
+        if self.stopped is not None:
+            self.rule, self.stopped = StoppingRule(), None
+        self.remote.resume()
+
+    def _stalled(self) -> LearningCurve | None:
+        rule = self.rule
+        return self.curve.until_stalled(rule.patience, rule.tolerance) if rule.patience else None
 
     def _decrypt(self, status: JobStatus) -> None:
         if self.targets is None:
@@ -81,12 +94,10 @@ class Course:
                 loss = mean_loss(margins, self.targets, self.remote.task.algorithm)
                 self.points.append(CurvePoint(iteration, loss))
 
-    def _iteration_to_keep(self, status: JobStatus) -> int | None:
-        """Return the iteration with readable weights that is nearest to the best one."""
-        if status.state is not JobState.CANCELLED or not status.weights:
-            return None
-        best = self.curve.best().iteration
-        return min(status.weights, key=lambda iteration: (abs(iteration - best), iteration))
+
+def _nearest(best: int, readable: Sequence[int]) -> int | None:
+    """Return the iteration with readable weights that is nearest to the best one."""
+    return min(readable, key=lambda iteration: (abs(iteration - best), iteration), default=None)
 
 
 class TrainingJob(Generic[Fitted]):
@@ -107,6 +118,11 @@ class TrainingJob(Generic[Fitted]):
         """The learning curve, as far as it was decrypted."""
         return self._course.curve
 
+    @property
+    def stopped_early(self) -> int | None:
+        """The iteration whose weights are kept, if early stopping chose one; else None."""
+        return self._course.stopped
+
     def __repr__(self) -> str:
         return f"TrainingJob({self.id!r})"
 
@@ -124,8 +140,7 @@ class TrainingJob(Generic[Fitted]):
 
     def resume(self) -> None:
         """Go on with what was cancelled or failed."""
-        self._course.stopped = None
-        self._course.remote.resume()
+        self._course.go_on()
 
     def result(self, on_status: OnStatus | None = None, *, timeout: float = 0.0) -> Fitted:
         """Wait until it is done and return the fitted estimator.

@@ -16,6 +16,7 @@ from tacit.client.training.job import Course
 from tacit.client.training.parameters import at_least, one_of
 from tacit.client.training.preprocessing import Preprocessing
 from tacit.client.training.requests import RemoteModel, room_for
+from tacit.errors import UserError
 from tacit.training import Algorithm, TrainingTask
 
 Floats = NDArray[np.float64]
@@ -61,6 +62,11 @@ class _Regressor(Estimator):
         self._check_parameters()
         one_of("solver", self.solver, (MOMENTS, GRADIENT))
         at_least("alpha", self._alpha, 0.0)
+        if self.solver == MOMENTS and self.validation:
+            raise UserError(
+                f"validation={self.validation!r} goes with solver='gradient': moments take no "
+                "iterations that could be validated"
+            )
         table = self._checked_table(X)
         numbers = checks.checked_targets(y, len(table))
         self.target_mean_ = float(numbers.mean())

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tacit.errors import ParameterError
-from tacit.training import Algorithm, JobStatus, TrainingTask
+from tacit.errors import ParameterError, TrainingRowsError
+from tacit.training import MOST_ROWS, Algorithm, JobStatus, TrainingTask
 
 Floats = NDArray[np.float64]
 OnStatus = Callable[[JobStatus], None]
@@ -69,9 +69,14 @@ def room_for(rows: int) -> int:
 
     So trainings of nearly as many rows share a compiled plan and keys, and the server learns the
     number of rows only roughly.
+
+    Raises:
+        TrainingRowsError: more rows than any training takes.
     """
+    if rows > MOST_ROWS:
+        raise TrainingRowsError(f"{rows} rows: at most {MOST_ROWS} fit; train on a sample of them")
     steps = math.ceil(4.0 * math.log2(rows) - 1e-9)
-    return max(rows, math.ceil(math.pow(2.0, steps / 4.0) - 1e-9))
+    return min(MOST_ROWS, max(rows, math.ceil(math.pow(2.0, steps / 4.0) - 1e-9)))
 
 
 class RemoteModel(Protocol):

@@ -1,7 +1,7 @@
 """Between prepared rows, as estimators have them, and stored values, as circuits compute on them.
 
 The contract of `tacit.training_plan`: rows are multiplied so that the step length is 1, targets and
-moments so that they stay within [-1, 1], and what comes back is turned round again.
+the columns of moments so that they stay within [-1, 1], and what comes back is turned round again.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.client.training.requests import TrainingRequest
-from tacit.errors import KeyFileError
+from tacit.errors import KeyFileError, OverflowedAnswerError, WrongAnswerError
 from tacit.logistic import ROW_SCALE
 from tacit.training import Algorithm, TrainingTask
 
 Floats = NDArray[np.float64]
+
+# Far above the errors of sums of products of stored values, and less than a row.
+_ROWS_OFF = 0.25
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,8 +47,7 @@ class StoredUnits:
         largest = float(np.abs(request.targets).max(initial=0.0)) or 1.0
         if request.task.algorithm is Algorithm.MOMENTS:
             table = np.concatenate([request.rows, request.targets], axis=1)
-            # Sums over all rows stay in [-1, 1], too: nothing wraps, however many rows there are.
-            sizes = np.abs(table).max(axis=0) * math.sqrt(count)
+            sizes = np.abs(table).max(axis=0)  # the plan has room for sums of values in [-1, 1]
             return cls(1.0 / np.where(sizes > 0.0, sizes, 1.0), 1.0, count)
         row_factor = math.sqrt(request.step * request.task.rows / (request.curvature * count))
         linear = request.task.algorithm is Algorithm.LINEAR
@@ -86,8 +88,33 @@ class StoredUnits:
         return received / self.target
 
     def moments(self, received: Floats) -> Floats:
-        """Return means of products of prepared columns from stored sums."""
-        return np.asarray(received / np.outer(self.columns, self.columns) / self.count)
+        """Return means of products of prepared columns from stored sums.
+
+        What the sums must be like is known: the constant column is 1 in every row, no sum of
+        squares is below 0 or above that of the constant, no other sum beyond what theirs allow.
+
+        Raises:
+            WrongAnswerError: the server summed up other rows, or made a fault.
+            OverflowedAnswerError: sums that no rows have: some wrapped around.
+        """
+        squares = np.maximum(np.diag(received), 0.0)
+        beyond = np.abs(received) - np.sqrt(np.outer(squares, squares))
+        if not beyond.max() <= _ROWS_OFF or squares.max() > self.count + _ROWS_OFF:
+            raise OverflowedAnswerError(
+                "the sums of products are those of no rows at all: they outgrew the modulus, or "
+                "the server used other evaluation keys; do not use them, train again"
+            )
+        if abs(received[0, 0] - self.count) > _ROWS_OFF:
+            raise WrongAnswerError(
+                f"the server's sums are not those over the {self.count} rows that were sent: it "
+                "computed with other rows or made a fault; train again"
+            )
+        return np.asarray(received * self.per_sum)
+
+    @property
+    def per_sum(self) -> Floats:
+        """What stored sums of products are multiplied by to be means of prepared columns."""
+        return np.asarray(1.0 / (np.outer(self.columns, self.columns) * self.count))
 
     def to_json(self) -> dict[str, object]:
         """Return a JSON-serialisable dict."""

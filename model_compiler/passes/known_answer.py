@@ -1,8 +1,8 @@
-"""Choose the inputs of the row with a known answer, and compute what must come back.
+"""Choose inputs whose answer is stated in the signature, and compute what must come back.
 
-The row is made of what is public anyway, the centre and half width of the inputs' ranges, with
-random signs, so it tells nothing of the calibration rows. It must not leave a range anywhere in the
-model; if it does, it is drawn closer to the centre.
+They are made of what is public anyway, the centre and half width of the inputs' ranges, with
+random signs, so they tell nothing of the calibration rows. They must not leave a range anywhere in
+the model; if they do, they are drawn closer to the centre.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.known_answer import KnownAnswer
-from tacit.model_compiler.graph import evaluate
+from tacit.model_compiler.graph import Fourier, evaluate
 from tacit.model_compiler.lowering.plans import PlanChoice
 from tacit.model_compiler.passes.scale import ScaledGraph
 
@@ -21,11 +21,15 @@ Floats = NDArray[np.float64]
 
 # Shares of the half width that are tried; multiples of 1/16, so that the row is short in JSON.
 _SHARES = (0.5, 0.25, 0.125, 0.0625, 0.0)
+# Stored values lie in [-1, 1]; what bootstraps read in [-1/2, 1/2], with room for its noise.
 _INSIDE = 1.0
+_INSIDE_BOOTSTRAPS = 0.45
 # What is asked of encryption by default; smaller differences are not worth telling.
 _LEAST_TOLERANCE = 2.0**-16
-# An honest answer stays within this many times the greatest error expected of encryption.
+# An honest answer stays within this many times the greatest error expected of encryption; of
+# bootstrapped circuits, which may be right to a few bits only, within so many at least.
 _NOISE_ROOM = 64.0
+_LEAST_NOISE_ROOM = 16.0
 _LARGEST_TOLERANCE = 0.125
 
 
@@ -45,13 +49,11 @@ def known_answers(
 def _for_plan(
     scaled: ScaledGraph, plan: PlanChoice, row: Mapping[str, Floats] | None
 ) -> KnownAnswer | str:
-    if plan.lowered.batch < 2:
-        return "one row fills a ciphertext: no room for a row with a known answer"
     if row is None:
         return "even the centre of the input ranges leaves a range inside the model"
-    tolerance = max(_LEAST_TOLERANCE, _NOISE_ROOM * plan.error)
-    if not tolerance <= _LARGEST_TOLERANCE:
+    if not _LEAST_NOISE_ROOM * plan.error <= _LARGEST_TOLERANCE:
         return f"encryption may be off by {plan.error:.2g}: too much to tell a fault from noise"
+    tolerance = min(max(_LEAST_TOLERANCE, _NOISE_ROOM * plan.error), _LARGEST_TOLERANCE)
     answers = evaluate(scaled.graph, {name: values[None] for name, values in row.items()})
     return KnownAnswer(dict(row), {n: a[0] for n, a in answers.items()}, tolerance)
 
@@ -63,17 +65,19 @@ def _row(scaled: ScaledGraph) -> dict[str, Floats] | None:
     signs = {n: generator.choice([-1.0, 1.0], size=graph.size(n)) for n in graph.inputs}
     for share in _SHARES:
         row = {name: share * sign for name, sign in signs.items()}
-        if _reach(scaled, row) <= _INSIDE:
+        if _reach(scaled, row) <= 1.0:
             return row
     return None
 
 
 def _reach(scaled: ScaledGraph, row: Mapping[str, Floats]) -> float:
-    """Return the greatest |stored value| anywhere in the model."""
+    """Return the greatest |stored value| anywhere in the model, as a share of its range."""
+    graph = scaled.graph
+    inside = {n.input: _INSIDE_BOOTSTRAPS for n in graph.nodes if isinstance(n, Fourier)}
     greatest = [0.0]
 
-    def observe(_name: str, values: Floats) -> None:
-        greatest.append(float(np.abs(values).max()))
+    def observe(name: str, values: Floats) -> None:
+        greatest.append(float(np.abs(values).max()) / inside.get(name, _INSIDE))
 
-    evaluate(scaled.graph, {name: values[None] for name, values in row.items()}, observe)
+    evaluate(graph, {name: values[None] for name, values in row.items()}, observe)
     return max(greatest)

@@ -18,6 +18,7 @@
     │   ├── NotTrainedError          a model that was asked before it was trained
     │   ├── ReleaseError             decrypted results may not be shared, or no more of them
     │   ├── UnusableEnvironmentError the interpreter or a wheel cannot work
+    │   ├── DirectoryInUseError      another process works in a directory; names which
     │   ├── ServiceError             the server refused or could not be reached
     │   └── PartyError               a session of several parties cannot go on
     │       ├── WriteOnceError         another message was sent for this step already
@@ -162,6 +163,12 @@ class UnusableEnvironmentError(UserError):
     """The interpreter or an installed wheel cannot work; `tacit doctor` explains."""
 
     code = "environment"
+
+
+class DirectoryInUseError(UserError):
+    """Another process works in a directory that only one may use; the message names it."""
+
+    code = "directory_in_use"
 
 
 class ServiceError(UserError):

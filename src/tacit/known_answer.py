@@ -1,11 +1,15 @@
-"""The known-answer row: what a client sends along to see that an answer was computed rightly.
+"""Inputs whose answer is known: what a client sends along to see that a server computes rightly.
 
-Where a plan carries several rows in a ciphertext, the last one can hold inputs whose answer is
-written in the signature. It travels through the same operations as the customer's rows and costs no
-level. What spoils a whole ciphertext spoils it too: other weights, other evaluation keys, a damaged
-limb, or a value of any row that outgrew the modulus. What happens within the slots of another row
-alone, such as an activation slightly beyond its polynomial's domain, does not show; and a server
-that means harm can compute this row rightly and the others not.
+Where a plan carries several rows in a ciphertext, the last one holds them, in every evaluation: a
+*reserved row*. It travels through the same operations as the customer's rows and costs no level.
+What spoils a whole ciphertext spoils it too: other weights, other evaluation keys, a damaged limb,
+or a value of any row that outgrew the modulus. Where one row fills the ciphertexts, they are an
+evaluation of their own, a *probe*, sent now and then among the customer's. It tells lasting faults,
+other weights or keys and damaged constants, but not one that befell another evaluation.
+
+Neither shows what happens within the slots of another row alone, such as an activation slightly
+beyond its polynomial's domain, or one that a bootstrap wrapped around. A server that means harm can
+compute a reserved row rightly and the others not; it cannot tell a probe from other evaluations.
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ _SHARE_OF_ROOM = 0.5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KnownAnswer:
-    """Inputs of the reserved row, and what must come back.
+    """Inputs of a reserved row or of a probe, and what must come back.
 
     Attributes:
         inputs: stored values of each input tensor, shape (size,), in [-1, 1].
@@ -52,8 +56,8 @@ class KnownAnswer:
         if not 0.0 < self.tolerance < 1.0:
             raise ArtifactError(f"a tolerance between 0 and 1 is needed, got {self.tolerance}")
 
-    def check_fits(self, plan: Plan) -> None:
-        """See that tensors and sizes are the plan's and that a row is reserved.
+    def check_fits(self, plan: Plan, *, reserved: bool) -> None:
+        """See that tensors and sizes are the plan's, and that a row is reserved, or none is.
 
         Raises:
             ArtifactError: they are not.
@@ -62,7 +66,7 @@ class KnownAnswer:
             sizes = {spec.name: spec.layout.size for spec in specs}
             if sizes != {name: array.size for name, array in values.items()}:
                 raise ArtifactError(f"plan {plan.name!r}: the known answer has other tensors")
-            if any(plan.batch >= spec.layout.batch for spec in specs):
+            if reserved and any(plan.batch >= spec.layout.batch for spec in specs):
                 raise ArtifactError(f"plan {plan.name!r} reserves no row for its known answer")
 
     def with_rows(self, spec: TensorSpec, rows: Floats) -> Floats:
@@ -81,7 +85,7 @@ class KnownAnswer:
 def check_known_answer(params: CryptoParams, plan: Plan, vectors: Floats) -> None:
     """See that the reserved row of every evaluation came back as the signature says.
 
-    Plans without a known answer pass.
+    Plans without a reserved row pass.
 
     Args:
         params: the model's parameters.
@@ -93,30 +97,52 @@ def check_known_answer(params: CryptoParams, plan: Plan, vectors: Floats) -> Non
             range inside the model, or the server used other evaluation keys.
         WrongAnswerError: another answer: other weights, another circuit, or a fault.
     """
-    if plan.known_answer is None:
-        return
-    room = float(params.moduli[0]) / (2.0 * params.scale(0))
-    greatest = float(np.abs(vectors).max()) if np.isfinite(vectors).all() else np.inf
-    if greatest > max(_BEYOND, _SHARE_OF_ROOM * room):
-        raise OverflowedAnswerError(_overflow_text(plan.name))
+    if plan.known_answer is not None:
+        _check(params, plan, plan.known_answer, vectors)
+
+
+def check_probe(params: CryptoParams, plan: Plan, vectors: Floats) -> float:
+    """See that an evaluation of `tacit.packing.known_vectors` came back as the signature says.
+
+    Args:
+        params: the model's parameters.
+        plan: a plan with a known answer of either kind.
+        vectors: its decrypted slots, shape (evaluations, ciphertexts of all outputs, slots).
+
+    Returns:
+        How far the answer is off, in half ranges of the outputs.
+
+    Raises:
+        OverflowedAnswerError, WrongAnswerError: as for `check_known_answer`.
+    """
+    known = plan.known_answer or plan.probe
+    assert known is not None
+    return _check(params, plan, known, vectors)
+
+
+def _check(params: CryptoParams, plan: Plan, known: KnownAnswer, vectors: Floats) -> float:
     counts = np.cumsum([spec.layout.ciphertexts for spec in plan.outputs])[:-1]
     parts = np.split(vectors, counts, axis=1)
-    off = max(_difference(plan, spec, part) for spec, part in zip(plan.outputs, parts, strict=True))
+    off = 0.0
+    for spec, part in zip(plan.outputs, parts, strict=True):
+        greatest = float(np.abs(part).max()) if np.isfinite(part).all() else np.inf
+        if greatest > max(_BEYOND, _SHARE_OF_ROOM * params.room(spec.level, spec.degree)):
+            raise OverflowedAnswerError(_overflow_text(plan.name))
+        off = max(off, _difference(spec, known.outputs[spec.name], part))
     if off > _BEYOND:
         raise OverflowedAnswerError(_overflow_text(plan.name))
-    if off > plan.known_answer.tolerance:
+    if off > known.tolerance:
         raise WrongAnswerError(
             f"plan {plan.name!r}: the row with a known answer came back off by {off:.2g} of its "
-            f"half range, at most {plan.known_answer.tolerance:.2g} is explained by encryption: "
+            f"half range, at most {known.tolerance:.2g} is explained by encryption: "
             "the server computed with other weights or made a fault; do not use this answer, read "
             "the signature again and ask once more"
         )
+    return off
 
 
-def _difference(plan: Plan, spec: TensorSpec, vectors: Sequence[Floats] | Floats) -> float:
-    """Return how far an output of the reserved row is off, in any evaluation."""
-    assert plan.known_answer is not None
-    expected = plan.known_answer.outputs[spec.name]
+def _difference(spec: TensorSpec, expected: Floats, vectors: Sequence[Floats] | Floats) -> float:
+    """Return how far an output of the row is off, in any evaluation."""
     rows = [spec.layout.unpack(np.asarray(part), spec.layout.batch)[-1] for part in vectors]
     return float(np.abs(np.stack(rows) - expected).max())
 

@@ -96,6 +96,20 @@ def pack(plan: Plan, tensors: Mapping[str, Floats], *, clip: bool = False) -> Fl
     )
 
 
+def known_vectors(plan: Plan) -> Floats | None:
+    """Return one evaluation of nothing but the inputs whose answer is known.
+
+    Returns:
+        Shape (1, ciphertexts of all inputs, slots); None if the plan has no known answer.
+    """
+    known = plan.known_answer or plan.probe
+    if known is None:
+        return None
+    nobodys = ((spec, np.zeros((0, spec.layout.size))) for spec in plan.inputs)
+    parts = [spec.layout.pack(known.with_rows(spec, rows)) for spec, rows in nobodys]
+    return np.concatenate(parts)[None]
+
+
 def _placed(plan: Plan, spec: TensorSpec, rows: Floats) -> Floats:
     if plan.known_answer is not None:
         rows = plan.known_answer.with_rows(spec, rows)

@@ -154,6 +154,11 @@ class CryptoParams:
         """Return the scale of a degree-1 ciphertext at `level` (squared at degree 2)."""
         return flexible_scales(self.moduli, self.log_scale)[level]
 
+    def room(self, level: int, degree: int = 1) -> float:
+        """Return the value that all slots of a ciphertext stay below, or it wraps around."""
+        modulus = math.prod(self.moduli[: level + 1])
+        return float(modulus) / (2.0 * self.scale(level) ** degree)
+
     def ciphertext_bytes(self, level: int) -> int:
         """Bytes of a two-component ciphertext at `level`, 8 per residue."""
         return 2 * (level + 1) * self.n * 8

@@ -68,6 +68,8 @@ class Plan:
         key_levels: the highest level at which each of these keys is used; None for the top of the
             parameters, as in artifacts that do not say.
         known_answer: what the reserved row holds and must answer, or None.
+        probe: what an evaluation of its own holds and must answer, or None; of plans that have no
+            room for a row more.
     """
 
     name: str
@@ -81,10 +83,13 @@ class Plan:
     bootstraps: bool = False
     key_levels: KeyLevels | None = None
     known_answer: KnownAnswer | None = None
+    probe: KnownAnswer | None = None
 
     def __post_init__(self) -> None:
         if self.known_answer is not None:
-            self.known_answer.check_fits(self)
+            self.known_answer.check_fits(self, reserved=True)
+        if self.probe is not None:
+            self.probe.check_fits(self, reserved=False)
 
     def key_levels_for(self, params: CryptoParams) -> KeyLevels:
         """Return the highest level at which each key is used."""
@@ -266,7 +271,7 @@ class Signature:
 
 def _plan_to_json(plan: Plan) -> dict[str, object]:
     levels = {} if plan.key_levels is None else {"key_levels": plan.key_levels.to_json()}
-    known = plan.known_answer
+    answers = {"known_answer": plan.known_answer, "probe": plan.probe}
     return {
         "name": plan.name,
         "batch": plan.batch,
@@ -278,7 +283,7 @@ def _plan_to_json(plan: Plan) -> dict[str, object]:
         "precision_bits": plan.precision_bits,
         "bootstraps": plan.bootstraps,
         **levels,
-        **({} if known is None else {"known_answer": _known_to_json(known)}),
+        **{kind: _known_to_json(known) for kind, known in answers.items() if known is not None},
     }
 
 
@@ -316,6 +321,7 @@ def _plan_from_json(fields: dict[str, object]) -> Plan:
             KeyLevels.from_json(_mapping(fields["key_levels"])) if "key_levels" in fields else None
         ),
         known_answer=_known_from_json(fields.get("known_answer")),
+        probe=_known_from_json(fields.get("probe")),
     )
 
 

@@ -9,7 +9,8 @@
     validate-L    validation rows and weights of a state at level L in, their margins out
     predict-rows  identity; its input says how rows to be predicted are encrypted
     predict       rows (one ciphertext) and final weights in, their margins out
-    moments       rows in, sums of products of columns out
+    moments       rows in, sums of products of columns out; stored values must lie in [-1, 1],
+                  and then no sum of as many rows as fit outgrows the first modulus
 
 A state is two ciphertexts: where the next gradient is taken, and the weights.
 """
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tacit.errors import ArtifactError, InputShapeError, ParameterError
+from tacit.errors import ArtifactError, InputRangeError, InputShapeError, ParameterError
 from tacit.signature import Plan, Signature
 from tacit.training import Algorithm, TrainingTask
 
@@ -34,6 +35,9 @@ UPLOAD, ADD, REFRESH, MOMENTS = "upload", "add", "refresh", "moments"
 PREDICT_ROWS, PREDICT = "predict-rows", "predict"
 ROWS, LABELS, VALIDATION = "rows", "labels", "validation"
 AHEAD, WEIGHTS, MARGINS, SUMS = "ahead", "weights", "margins", "sums"
+SUMS_SHARE = 0.75
+"""Of what a ciphertext can hold, the share that sums may fill; the rest is for errors."""
+_UNIT = 1.0 + 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +83,17 @@ class TrainingPlan:
         """Read the public half of a training artifact.
 
         Raises:
-            ArtifactError: it is another model's.
+            ArtifactError: it is another model's, or of moments that could wrap around.
         """
         try:
             note = json.loads(signature.notes[NOTE])
             steps = tuple(Step(*step) for step in note["steps"])
             task = TrainingTask.from_json(note["task"])
-            return cls(signature, task, steps, int(note["batches"]))
+            plan = cls(signature, task, steps, int(note["batches"]))
+            plan.check_sums()
         except (KeyError, ValueError, TypeError, ParameterError) as error:
             raise ArtifactError(f"not the signature of a training: {error}") from error
+        return plan
 
     def note(self) -> str:
         """Return what `of` reads, as text for the signature's notes."""
@@ -108,6 +114,24 @@ class TrainingPlan:
     def capacity(self) -> int:
         """Rows that fit."""
         return self._count(ROWS) * self.rows_per_ciphertext
+
+    @property
+    def largest_sum(self) -> float:
+        """Of moments: sums up to this magnitude do not wrap around, errors included."""
+        (sums,) = self.signature.plan(MOMENTS).outputs
+        return SUMS_SHARE * self.signature.params.room(sums.level, sums.degree)
+
+    def check_sums(self) -> None:
+        """See that sums over as many rows as fit, of values in [-1, 1], have room.
+
+        Raises:
+            ParameterError: they do not.
+        """
+        if self.task.algorithm is Algorithm.MOMENTS and self.capacity > self.largest_sum:
+            raise ParameterError(
+                f"the parameters hold sums up to {self.largest_sum:.4g}, and {self.capacity} rows "
+                "of values in [-1, 1] may reach as much: a larger first modulus is needed"
+            )
 
     @property
     def rows_per_ciphertext(self) -> int:
@@ -175,7 +199,13 @@ class TrainingPlan:
 
         Raises:
             InputShapeError: too many rows, or of another shape.
+            InputRangeError: of moments: a value beyond [-1, 1], with which sums could wrap around.
         """
+        if self.task.algorithm is Algorithm.MOMENTS and not np.all(np.abs(rows) <= _UNIT):
+            raise InputRangeError(
+                "rows whose moments are summed must be stored in [-1, 1]: divide each column by "
+                "its greatest magnitude"
+            )
         given = {ROWS: rows, LABELS: labels, VALIDATION: validation}
         columns = self.task.features + 1 + (self.task.algorithm is Algorithm.MOMENTS)
         wanted = {ROWS: columns, LABELS: self.task.classes, VALIDATION: columns}

@@ -298,12 +298,14 @@ def test_an_unsupported_model_lists_every_node(
 def test_serve_options_reach_the_server() -> None:
     words = "serve m --key-quota-gb 2 --key-ttl-hours 1 --workers 6 --parallel 5"
     words += " --request-timeout 30 --key-dir k --audit-file a --token-file t"
+    words += " --training-dir j --party-dir p"
     options = server_options(build_parser().parse_args(words.split()))
     assert options.keys.tenant_bytes == 2_000_000_000
     assert options.keys.seconds_to_live == 3600
     assert options.workers.processes == 6
     assert options.queue.parallel == 5
     assert options.requests.seconds == 30
+    assert (options.training_directory, options.party_directory) == (Path("j"), Path("p"))
     assert (options.key_directory, options.audit_file, options.token_file) == (
         Path("k"),
         Path("a"),

@@ -94,7 +94,12 @@ def test_a_token_is_sent_over_both_transports(repository: Path, tmp_path: Path) 
     tokens = tmp_path / "tokens"
     tokens.write_text("clinic s3cret-token-of-the-clinic\n")
     tokens.chmod(0o600)
-    options = ServerOptions(token_file=tokens, key_directory=tmp_path / "server-keys")
+    options = ServerOptions(
+        token_file=tokens,
+        key_directory=tmp_path / "server-keys",
+        training_directory=tmp_path / "trainings",
+        party_directory=tmp_path / "sessions",
+    )
     with ServerHandle(repository, options) as server:
         url, grpc = f"http://127.0.0.1:{server.ports.http}", f"127.0.0.1:{server.ports.grpc}"
         for transport in KINDS:

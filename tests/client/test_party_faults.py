@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from tacit.client.party_secret import PartySecret
 from tacit.client.party_session import PartySession
 from tacit.errors import (
     ChecksumError,
+    DirectoryInUseError,
     MissingPartyError,
     PartyError,
     SchemaMismatchError,
@@ -175,7 +177,7 @@ def test_what_was_said_is_said_again_after_a_restart(pair: list[Party], tmp_path
 
 
 def test_one_process_uses_a_folder_at_a_time(pair: list[Party]) -> None:
-    with pytest.raises(PartyError, match="another process"):
+    with pytest.raises(DirectoryInUseError, match=f"in use by process {os.getpid()} on"):
         Party.open(pair[0].session.folder.path)
 
 

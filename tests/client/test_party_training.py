@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,14 @@ import pytest
 from tacit.client.party import Party, terms_for
 from tacit.client.party_training import JointTraining, weight_noise_bits
 from tacit.client.training.service import TrainingService
-from tacit.errors import InputShapeError, MissingPartyError, ParameterError, PartyError
+from tacit.errors import (
+    InputShapeError,
+    LabelError,
+    MissingPartyError,
+    ParameterError,
+    PartyError,
+    TrainingRowsError,
+)
 from tacit.model_compiler.training import compile_training
 from tacit.model_compiler.training_choice import TrainingOptions, choose_training
 from tacit.model_compiler.training_parties import LEAST_SMUDGING_BITS, joint_room
@@ -78,6 +86,34 @@ def test_a_party_that_announces_nonsense_is_named(pair: list[Party], plan: Train
     pair[1].session.say("odd.rows", lambda: ({"rows": -1}, ()))
     with pytest.raises(PartyError, match="'south' did not say how many rows"):
         JointTraining(pair[0], plan, "odd").first_row(5, PATIENCE)
+
+
+def test_classes_other_than_two_are_refused_before_anything_is_said(
+    pair: list[Party], plan: TrainingPlan
+) -> None:
+    training = JointTraining(pair[0], plan, "labels")
+    for classes in ([0, 1, 2], [0.0, 0.5, 1.0], [np.nan, 0.0, 1.0], [-1, 1, 1]):
+        with pytest.raises(LabelError, match="must be 0 or 1"):
+            training.fit(Answers(STATUS), np.zeros((3, 2)), np.array(classes))
+    assert not [s for s in pair[0].status().activities if s.startswith("labels")]
+
+
+def test_columns_that_are_constant_over_all_parties_are_named_and_may_be_ignored(
+    pair: list[Party], plan: TrainingPlan
+) -> None:
+    rng = np.random.default_rng(0)
+    tables = [np.stack([rng.normal(size=9), np.full(9, 3.0)], axis=1) for _ in pair]
+
+    def prepared(party: Party, constant: str) -> Any:
+        training = JointTraining(party, plan, "still", constant)
+        return training.prepared(tables[party.session.party], PATIENCE)
+
+    for error in failures(pair, lambda party: prepared(party, "refuse")):
+        assert isinstance(error, TrainingRowsError)
+        assert "column(s) b are constant over all parties" in str(error)
+    for _, _, rows in together(pair, lambda party: prepared(party, "ignore")):
+        assert not rows[:, 2].any()
+        assert rows[:, 1].any()
 
 
 def test_missing_rows_and_failures_say_what_happened(pair: list[Party], plan: TrainingPlan) -> None:

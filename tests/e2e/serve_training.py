@@ -1,10 +1,13 @@
 """Serve a repository that trains, with insecure parameters, on free ports; print them as JSON.
 
-Words: the repository; then "refresh" to bootstrap after every iteration or two.
+Words: the repository; then "refresh" to bootstrap after every iteration or two, "lockstep" to begin
+an iteration only when the validation margins after the one before were read.
 """
 
+import asyncio
 import sys
 from pathlib import Path
+from typing import Any
 
 from tacit.runtime.backends.loading import BackendName
 from tacit.runtime.options import ServerOptions, WorkerLimits
@@ -35,7 +38,30 @@ def options(bootstraps: bool = False, backend: BackendName | None = None) -> Ser
     return ServerOptions(compile_training=compiler, workers=workers)
 
 
+def keep_step() -> None:
+    """Have the server wait for its customer, so that what it has done does not depend on time."""
+    from tacit.runtime.training_runner import _UnitRun
+    from tacit.runtime.training_service import TrainingService
+
+    seen: set[int] = {0}
+    run, margins = _UnitRun.run, TrainingService.margins
+
+    async def patient(unit_run: Any, unit: Any) -> float:
+        while max(unit.iterations - 1, 0) not in seen:
+            await asyncio.sleep(0.01)
+        return await run(unit_run, unit)
+
+    def noted(service: Any, tenant: str, job: str, iteration: int) -> Any:
+        seen.add(iteration)
+        return margins(service, tenant, job, iteration)
+
+    _UnitRun.run = patient  # type: ignore[method-assign,assignment]
+    TrainingService.margins = noted  # type: ignore[method-assign,assignment]
+
+
 if __name__ == "__main__":
+    if "lockstep" in sys.argv[2:]:
+        keep_step()
     serve(
         Path(sys.argv[1]),
         http_port=0,

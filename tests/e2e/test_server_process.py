@@ -61,12 +61,12 @@ def test_a_stopped_server_finishes_accepted_requests_and_its_workers(
         transport.infer(question)
 
 
-def test_a_port_that_is_taken_is_named(repository: Path) -> None:
+def test_a_port_that_is_taken_is_named(repository: Path, tmp_path: Path) -> None:
     with ServerHandle(repository) as handle:
         http, grpc, metrics = handle.ports.http, handle.ports.grpc, handle.ports.metrics
         for ports in ((http, 0, 0), (0, grpc, 0), (0, 0, metrics)):
             with pytest.raises(UserError, match=str(max(ports))):
-                serve(repository, http_port=ports[0], grpc_port=ports[1], metrics_port=ports[2])
+                serve(tmp_path, http_port=ports[0], grpc_port=ports[1], metrics_port=ports[2])
 
 
 @pytest.fixture(scope="module")

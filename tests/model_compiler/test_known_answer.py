@@ -15,11 +15,12 @@ from tacit import packing
 from tacit.artifact import Artifact, load
 from tacit.circuit import execute
 from tacit.errors import AnswerError, ArtifactError, OverflowedAnswerError, WrongAnswerError
-from tacit.known_answer import check_known_answer
+from tacit.known_answer import check_known_answer, check_probe
 from tacit.model_compiler.options import CompileOptions
 from tacit.model_compiler.pipeline import compile_model
 from tacit.model_compiler.report import summary_lines
 from tacit.params import CryptoParams, Security
+from tacit.runtime.backends.clear import ClearEvaluator
 from tacit.runtime.backends.native_ciphertext import NativeCiphertext
 from tacit.runtime.simulate import simulate
 from tacit.signature import Plan, Signature
@@ -225,14 +226,27 @@ def test_a_plan_must_reserve_the_row(artifact: Artifact) -> None:
         replace(plan, batch=plan.batch + 1)
 
 
-def test_where_there_is_no_room_the_report_says_so(tmp_path: Path) -> None:
+def test_where_no_row_fits_there_is_a_probe_and_the_report_says_so(tmp_path: Path) -> None:
     size = PARAMS.slots
     model = build("Y = Mul(X, C)", {"X": (size,)}, {"C": np.linspace(0.5, 1.0, size)})
     options = CompileOptions(name="m", params=PARAMS, known_answer=True, plans=("latency",))
     artifact = compile_model(model, tmp_path, options=options)
-    assert artifact.signature.plans[0].known_answer is None
+    (plan,) = artifact.signature.plans
+    assert plan.known_answer is None
+    assert plan.probe is not None
+    assert plan.batch == 1
+    vectors = packing.known_vectors(plan)
+    assert vectors is not None
+    clear = ClearEvaluator(PARAMS, noise=True)
+    inputs = [clear.encrypt(vector, plan.inputs[0].level) for vector in vectors[0]]
+    answers = execute(artifact.circuits["latency"], inputs, clear)
+    slots = np.stack([answer.values for answer in answers])[None]
+    assert check_probe(PARAMS, plan, slots) < plan.probe.tolerance
+    with pytest.raises(WrongAnswerError):
+        check_probe(PARAMS, plan, slots + 2.0 * plan.probe.tolerance)
+    check_known_answer(PARAMS, plan, slots + 2.0 * plan.probe.tolerance)  # no row to look at
     text = "\n".join(summary_lines(artifact))
-    assert "known row   latency: one row fills a ciphertext" in text
+    assert "in an evaluation of its own, as one row fills the ciphertexts" in text
 
 
 def test_the_report_says_how_far_calibration_stays_inside_each_range(artifact: Artifact) -> None:
@@ -242,4 +256,4 @@ def test_the_report_says_how_far_calibration_stays_inside_each_range(artifact: A
     assert all(0.0 < reach <= 1.0 for reach in reaches)
     text = "\n".join(summary_lines(artifact))
     assert f"{100 * max(reaches):.0f} %" in text
-    assert "known row   latency: checked to" in text
+    assert "known       latency: checked to" in text

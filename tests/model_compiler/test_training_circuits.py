@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 
 from tacit.artifact import load
 from tacit.circuit import execute
-from tacit.errors import ParameterError
+from tacit.errors import ArtifactError, InputRangeError, InputShapeError, ParameterError
 from tacit.model_compiler.training import compile_training
 from tacit.model_compiler.training_choice import TrainingOptions
+from tacit.model_compiler.training_geometry import Geometry
 from tacit.params import CryptoParams, Security
 from tacit.runtime.backends.clear import ClearCiphertext, ClearEvaluator
 from tacit.training import Algorithm, TrainingTask
 from tacit.training_clear import train_task_in_clear
-from tacit.training_plan import MOMENTS, PREDICT, TrainingPlan
+from tacit.training_plan import MOMENTS, PREDICT, UPLOAD, TrainingPlan
 from tests.model_compiler.trainings import LINEAR, LOGISTIC, TASKS, drawn, insecure
 
 Floats = NDArray[np.float64]
@@ -180,6 +181,48 @@ def test_moments_are_the_sums_of_products_of_columns(tmp_path: Path) -> None:
     outputs = job.run(MOMENTS, job._uploaded)
     found = job.plan.moments(np.stack([c.values for c in outputs]))
     assert found == pytest.approx(rows.T @ rows, abs=1e-9)
+
+
+def test_moments_of_the_largest_values_have_room_at_128_bits(tmp_path: Path) -> None:
+    """Columns of ones, whose sums are the number of rows: no others are larger."""
+    task = TrainingTask(Algorithm.MOMENTS, 780, 9, 0)
+    job = compiled(task, TrainingOptions(), tmp_path)
+    capacity = job.plan.capacity
+    assert job.plan.largest_sum >= capacity >= 780
+    rows = np.ones((capacity, 11))
+    rows[:, 1::2] = -1.0
+    job.upload(job.plan.packed(rows))
+    outputs = job.run(MOMENTS, job._uploaded)
+    assert job.evaluator.overflows == 0
+    found = job.plan.moments(np.stack([c.values for c in outputs]))
+    assert found == pytest.approx(rows.T @ rows, rel=1e-9)
+
+
+def test_values_with_which_sums_could_wrap_are_refused(tmp_path: Path) -> None:
+    task = TrainingTask(Algorithm.MOMENTS, 150, 5, 0)
+    plan = compiled(task, insecure(task), tmp_path).plan
+    rows = np.zeros((150, 7))
+    for value in (1.01, -3.0, np.nan, np.inf):
+        rows[17, 3] = value
+        with pytest.raises(InputRangeError, match=r"stored in \[-1, 1\]"):
+            plan.packed(rows)
+    with pytest.raises(InputShapeError, match="there is room for 192"):
+        plan.packed(np.zeros((193, 7)))
+
+
+def test_parameters_without_room_for_sums_are_refused(tmp_path: Path) -> None:
+    task = TrainingTask(Algorithm.MOMENTS, 150, 5, 0)
+    tight = CryptoParams.choose(10, 1, 45, 51, 1, Security.UNCHECKED_INSECURE)
+    with pytest.raises(ParameterError, match=r"hold sums up to 24, and 192 rows"):
+        compile_training(task, tmp_path, TrainingOptions(params=tight))
+    roomy = compile_training(task, tmp_path, insecure(task)).signature
+    plan = TrainingPlan.of(roomy)
+    more = replace(task, rows=400)  # as if it had been compiled without a look at its room
+    spec = replace(plan.upload.inputs[0], layout=Geometry(more, 512).layout(7))
+    plans = tuple(replace(p, inputs=(spec,)) if p.name == UPLOAD else p for p in roomy.plans)
+    stale = replace(roomy, plans=plans)
+    with pytest.raises(ArtifactError, match="448 rows"):
+        TrainingPlan.of(stale)
 
 
 def test_too_few_levels_are_refused(tmp_path: Path) -> None:

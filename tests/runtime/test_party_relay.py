@@ -181,6 +181,8 @@ def test_a_store_opened_again_has_everything(store: PartyStore, tmp_path: Path) 
     store.add_entry(member, "hello", 1, entry("hello", 1))
     (tmp_path / terms().session / "entries" / ".left.part").write_bytes(b"half")
     again = PartyStore(tmp_path, LIMITS)
+    again.hold()
+    again.close()
     assert again.member(terms().session, tokens["south"]) == member
     assert again.entry(terms().session, "hello", 1) == entry("hello", 1)
     assert not (tmp_path / terms().session / "entries" / ".left.part").exists()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import tacit
+from tacit.client.training.curve import CurvePoint, LearningCurve
 from tacit.client.training.job import TrainingJob
 from tacit.client.training.preprocessing import Preprocessing
 from tacit.errors import LabelError, NotTrainedError, ServiceError, TrainingRowsError, UserError
@@ -193,6 +194,49 @@ def test_training_stops_when_validation_no_longer_improves() -> None:
     assert model.n_iter_ == best
     again = simulated(iterations=40, validation=0.4).fit(x, y)
     assert again.n_iter_ == 40
+
+
+def test_where_training_stops_does_not_depend_on_when_one_looks() -> None:
+    points = tuple(CurvePoint(i, loss) for i, loss in enumerate((9.0, 7.0, 8.0, 7.5, 1.0, 0.5), 1))
+    curve = LearningCurve(points)
+    stalled = curve.until_stalled(2, 1e-4)
+    assert stalled is not None
+    assert stalled.points == points[:4]
+    assert curve.until_stalled(3, 1e-4) is None
+    assert LearningCurve(points[:3]).until_stalled(2, 1e-4) is None
+
+
+def test_a_job_that_was_done_when_first_looked_at_keeps_the_same_weights() -> None:
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(60, 20)), rng.random(60) < 0.5
+    params = {"iterations": 12, "validation": 0.4, "early_stopping": 3}
+    job = simulated(**params).fit(x, y, wait=False)
+    assert isinstance(job, TrainingJob)
+    remote = job._course.remote
+    while not remote.status().state.ended:
+        pass
+    late = job.result()
+    watched = simulated(**params).fit(x, y)
+    assert late.n_iter_ == watched.n_iter_ == job.stopped_early
+    assert late.n_iter_ < 12
+
+
+def test_a_job_that_stopped_early_goes_on_to_the_end_if_it_is_resumed() -> None:
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(60, 20)), rng.random(60) < 0.5
+    job = simulated(iterations=12, validation=0.4, early_stopping=3).fit(x, y, wait=False)
+    assert isinstance(job, TrainingJob)
+    assert job.result().n_iter_ < 12
+    job.resume()
+    assert job.result().n_iter_ == 12
+
+
+def test_validation_that_would_be_ignored_is_refused() -> None:
+    x, y = numbers()
+    with pytest.raises(UserError, match="looks at validation rows"):
+        simulated(early_stopping=2).fit(x, y > 0)
+    with pytest.raises(UserError, match="solver='gradient'"):
+        tacit.Ridge(simulate=True, validation=0.2).fit(x, y)
 
 
 def test_a_job_is_watched_cancelled_and_resumed() -> None:

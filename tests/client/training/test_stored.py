@@ -13,6 +13,7 @@ import tacit
 from tacit.client.training.requests import TrainingRequest, room_for
 from tacit.client.training.simulated import SimulatedTrainer
 from tacit.client.training.stored import StoredUnits
+from tacit.errors import OverflowedAnswerError, WrongAnswerError
 from tacit.training_clear import train_task_in_clear
 from tests.client.training.tables import numbers, patients
 
@@ -61,9 +62,25 @@ def test_moments_come_back_as_means_of_products() -> None:
     request = tacit.LinearRegression(simulate=True).request(*numbers())
     units = StoredUnits.of(request)
     stored = units.rows(request)
-    assert np.abs(stored.T @ stored).max() <= 1.0 + 1e-12
+    assert np.abs(stored).max() == 1.0
     table = np.concatenate([request.rows, request.targets], axis=1)
     assert units.moments(stored.T @ stored) == pytest.approx(table.T @ table / len(table))
+
+
+def test_sums_that_cannot_be_those_of_the_rows_are_told() -> None:
+    request = tacit.LinearRegression(simulate=True).request(*numbers())
+    units = StoredUnits.of(request)
+    stored = units.rows(request)
+    sums = stored.T @ stored
+    with pytest.raises(WrongAnswerError, match="200 rows"):
+        units.moments(stored[1:].T @ stored[1:])
+    for place in ((2, 2), (1, 3)):
+        wrapped = sums.copy()
+        wrapped[place] -= 512.0
+        with pytest.raises(OverflowedAnswerError):
+            units.moments(wrapped)
+    with pytest.raises(OverflowedAnswerError):
+        units.moments(np.full_like(sums, np.nan))
 
 
 def test_units_come_back_from_json() -> None:
