@@ -230,6 +230,7 @@ def _records(
     layers = {
         "seconds_by_layer": served["seconds_by_layer"],
         "memory_by_layer": served["memory_by_layer"],
+        "predicted_by_layer": _predicted(artifact, served["seconds_by_layer"]),
     }
 
     def record(metric: str, value: float, extra: dict[str, Any], runs: Sequence[float]) -> Record:
@@ -245,28 +246,51 @@ def _records(
     return found + [record(name, value, {}, ()) for name, value in figures.items()]
 
 
+def _predicted(artifact: Artifact, layers: Sequence[str]) -> dict[str, float]:
+    """Return the seconds, on one thread, that the compiler expects of each layer."""
+    plans: Any = artifact.report["plans"]
+    expected = plans["latency"]["seconds_by_layer"]
+    return {name: float(expected[name]) for name in layers if name in expected}
+
+
 def draw(records: Sequence[Record], path: Path) -> None:
     """Draw time and memory of the server by layer, a row of panels for each network."""
     timed = [record for record in records if "seconds_by_layer" in record.parameters]
     if not timed:
         return
-    tallest = max(len(record.parameters["seconds_by_layer"]) for record in timed)
-    figure = Figure(figsize=(13, 1 + 0.16 * tallest * len(timed)), layout="constrained")
-    for axes, record in zip(figure.subplots(len(timed), 2, squeeze=False), timed, strict=True):
-        seconds = record.parameters["seconds_by_layer"]
-        memory = record.parameters["memory_by_layer"]
-        names = [name if len(name) < 40 else f"{name[:39]}…" for name in seconds]
-        for panel, values, label in (
-            (axes[0], list(seconds.values()), "seconds"),
-            (axes[1], [memory[name] / 2**30 for name in seconds], "resident GiB"),
-        ):
-            panel.barh(range(len(names)), values, color="#0b6e4f")
-            panel.set_yticks(range(len(names)), names, fontsize=5)
-            panel.invert_yaxis()
-            panel.set_xlabel(label)
-        axes[0].set_title(f"{record.workload}: {record.value:.1f} s")
+    layers = [len(record.parameters["seconds_by_layer"]) for record in timed]
+    figure = Figure(figsize=(13, 1 + 0.8 * len(timed) + 0.16 * sum(layers)), layout="constrained")
+    rows = figure.subplots(
+        len(timed), 2, squeeze=False, height_ratios=[5 + count for count in layers]
+    )
+    for axes, record in zip(rows, timed, strict=True):
+        _draw_network(axes, record)
     first = timed[0]
     machine = f"{first.hardware['cpu']}, {first.hardware['cores']} cores"
     figure.suptitle(f"{NAME}: {machine}, commit {first.commit}", fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
+
+
+def _draw_network(axes: Any, record: Record) -> None:
+    """Fill two panels: seconds, measured and predicted, and the most memory resident."""
+    facts = record.parameters
+    layers = list(facts["seconds_by_layer"])
+    names = [name if len(name) < 40 else f"{name[:39]}…" for name in layers]
+    memory = [facts["memory_by_layer"][name] / 2**30 for name in layers]
+    for panel, values, label in (
+        (axes[0], list(facts["seconds_by_layer"].values()), "seconds"),
+        (axes[1], memory, "resident GiB, peak"),
+    ):
+        panel.barh(range(len(names)), values, color="#0b6e4f", label="measured")
+        panel.set_yticks(range(len(names)), names, fontsize=5)
+        panel.invert_yaxis()
+        panel.set_xlabel(label)
+    expected = facts.get("predicted_by_layer", {})
+    places = [place for place, name in enumerate(layers) if name in expected]
+    seconds = [expected[layers[place]] for place in places]
+    if places:
+        label = "predicted, 1 thread"
+        axes[0].plot(seconds, places, "o", color="#d1495b", markersize=3, label=label)
+    axes[0].legend(fontsize=6)
+    axes[0].set_title(f"{record.workload}: {record.value:.1f} s, {record.threads} threads")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -46,32 +47,51 @@ def serve(directory: Path, frames: Path) -> dict[str, object]:
     keys = [path.read_bytes() for path in sorted(frames.glob("key-*"))]
     session = Session.open(model, keys, backend=BackendName.NATIVE)
     del keys
+    gauge = _Gauge()
     layers = [node.label for node in model.circuits["latency"].nodes]
-    seconds, by_layer, memory = [], {}, {}
+    seconds, clocks = [], []
     for path in sorted(frames.glob("input-*")):
         inputs = [part.read_bytes() for part in sorted(path.iterdir())]
-        clock = _Clock(layers)
+        clock = _Clock(layers, gauge)
         start = time.perf_counter()
         result = session.run("latency", inputs, clock.heard)
         seconds.append(time.perf_counter() - start)
-        by_layer, memory = clock.seconds, clock.memory
+        clocks.append(clock)
         answers = frames / path.name.replace("input", "output")
         answers.mkdir()
         for index, frame in enumerate(result.frames):
             (answers / f"{index:04d}").write_bytes(frame)
+    middle = clocks[sorted(range(len(seconds)), key=seconds.__getitem__)[len(seconds) // 2]]
     return {
         "seconds": seconds,
-        "seconds_by_layer": by_layer,
-        "memory_by_layer": memory,
-        "peak_memory_bytes": _peak(),
+        "seconds_by_layer": middle.seconds,
+        "memory_by_layer": middle.memory,
+        "peak_memory_bytes": max(gauge.highest, gauge.peak()),
     }
 
 
-class _Clock:
-    """Notes time and memory by layer."""
+class _Gauge:
+    """The most memory that was resident since it was last read."""
 
-    def __init__(self, layers: list[str]) -> None:
-        self._layers, self._last = layers, time.perf_counter()
+    def __init__(self) -> None:
+        self.highest = _peak()
+
+    def peak(self) -> int:
+        """Read it, and begin anew."""
+        found = _peak()
+        self.highest = max(self.highest, found)
+        with suppress(OSError):  # where it cannot be reset, it only grows
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        return found
+
+
+class _Clock:
+    """Notes time and peak memory by layer."""
+
+    def __init__(self, layers: list[str], gauge: _Gauge) -> None:
+        self._layers, self._gauge = layers, gauge
+        gauge.peak()
+        self._last = time.perf_counter()
         self.seconds: dict[str, float] = {}
         self.memory: dict[str, int] = {}
 
@@ -81,8 +101,8 @@ class _Clock:
             return
         now, layer = time.perf_counter(), self._layers[done - 1]
         self.seconds[layer] = self.seconds.get(layer, 0.0) + now - self._last
-        self.memory[layer] = max(self.memory.get(layer, 0), _status("VmRSS"))
-        self._last = now
+        self.memory[layer] = max(self.memory.get(layer, 0), self._gauge.peak())
+        self._last = time.perf_counter()
 
 
 def _peak() -> int:

@@ -67,7 +67,7 @@ def add_compile(commands: Commands, common: argparse.ArgumentParser) -> None:
         type=positive_number,
         metavar="BITS",
         help="encryption may cause an error of 2^-BITS of the output's half range; default 16, and "
-        "7.5 for models that bootstrap",
+        "7 for models that bootstrap",
     )
     parser.add_argument(
         "--keep-on-server",

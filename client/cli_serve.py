@@ -183,6 +183,13 @@ def _add_workers(parser: argparse.ArgumentParser) -> None:
         help="evaluation keys one worker holds; the owner unused longest makes room",
     )
     group.add_argument(
+        "--worker-constant-gb",
+        type=positive_number,
+        metavar="GB",
+        help="encoded constants of models one worker keeps, the most useful ones; others are "
+        "encoded whenever they are needed (default 2.1)",
+    )
+    group.add_argument(
         "--worker-memory-gb",
         type=positive_number,
         metavar="GB",
@@ -290,12 +297,14 @@ def _worker_limits(options: argparse.Namespace) -> WorkerLimits:
     default = WorkerLimits()
     key_gb, memory_gb = options.worker_key_gb, options.worker_memory_gb
     device_gb, device_key_gb = options.device_memory_gb, options.device_key_gb
+    constant_gb = options.worker_constant_gb
     return WorkerLimits(
         processes=options.workers or default.processes,
         threads=options.threads or default.threads,
         backend=None if options.backend == "auto" else BackendName(options.backend),
         isolation=Isolation(options.isolate) if options.isolate else None,
         key_bytes=round(key_gb * 1e9) if key_gb else default.key_bytes,
+        constant_bytes=round(constant_gb * 1e9) if constant_gb else default.constant_bytes,
         memory_bytes=round(memory_gb * 1e9) if memory_gb else default.memory_bytes,
         device=Device(options.device),
         device_bytes=round((device_gb or 0.0) * 1e9),

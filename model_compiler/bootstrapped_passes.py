@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tacit.bootstrap import PERIOD
 from tacit.bootstrap_levels import bootstrap_depth
 from tacit.errors import ParameterError
 from tacit.model_compiler.bootstrap import DEGREES, default_plan
-from tacit.model_compiler.choose_bootstrapped import choose_bootstrapped, given_stages
+from tacit.model_compiler.choose_bootstrapped import (
+    MOST_KEY_BYTES,
+    choose_bootstrapped,
+    given_stages,
+)
 from tacit.model_compiler.choose_params import Choice, describe
 from tacit.model_compiler.choose_refreshes import with_best_refreshes
 from tacit.model_compiler.compile_state import (
@@ -19,22 +24,28 @@ from tacit.model_compiler.compile_state import (
     judge,
     known,
 )
-from tacit.model_compiler.graph import Graph, Node
+from tacit.model_compiler.graph import Activation, Graph, Node
 from tacit.model_compiler.lowering.depths import is_refreshing, latency_cost, required_levels
 from tacit.model_compiler.lowering.plans import PlanChoice, Target, interleaved_plan, latency_plan
-from tacit.model_compiler.passes.bootstrapped import bootstrap_activations
+from tacit.model_compiler.op_times import Backend
+from tacit.model_compiler.passes.bootstrapped import HOMOGENEOUS, bootstrap_activations
 from tacit.model_compiler.passes.calibrate import widened
 from tacit.model_compiler.passes.joins import joint_sizes, part_joins
 from tacit.model_compiler.passes.ranges import Source
 from tacit.model_compiler.passes.scale import scale
+from tacit.model_compiler.passes.shorten import shorten_ways
 from tacit.params import CryptoParams, SecretDistribution, Security
 
-# Bits of the outputs' half range that noise may cost at most, where the user does not say.
-_PRECISION_BITS = 7.5
+# Bits of the outputs' half range that noise must leave, where the user does not say: 2^-8 of
+# the range.
+_PRECISION_BITS = 7.0
 # Half widths of what calibration rows show, where the user does not say: what leaves its range by
 # more wraps around, and spoils the whole answer.
 _MARGIN = 1.6
 _AMPLITUDE = 0.5
+# Of series with kinks, in units of their range; what is left, they go from one end to the other in.
+# OpenFHE has no other than `PERIOD`.
+_SHORT_PERIOD = 1.25
 # Parameters whose noise the series are fitted for, before the real ones are known.
 _LIKELY_RING, _LIKELY_SCALE = 15, 34
 
@@ -43,6 +54,10 @@ def _part_joins(state: State) -> State:
     graph = known(state.graph)
     parted = part_joins(graph)
     return state if parted is graph else calibrate_ranges(replace(state, graph=parted))
+
+
+def _shorten_ways(state: State) -> State:
+    return replace(state, graph=shorten_ways(known(state.graph)))
 
 
 def _place_refreshes(state: State) -> State:
@@ -66,9 +81,10 @@ def _widen_ranges(state: State) -> State:
 def _bootstrap_activations(state: State) -> State:
     graph, ranges, options = known(state.graph), known(state.ranges), state.options
     sizes = joint_sizes(graph, ranges.tensors)
-    level = max(required_levels(graph, latency_cost, 2)[n.output] for n in _refreshing(graph))
+    levels = required_levels(graph, latency_cost, 2)
+    level = max(levels[node.output] for node in _refreshing(graph))
     params = options.params or _likely_params(level)
-    plan = default_plan(params, level)
+    plan = replace(default_plan(params, level), period=_period(state))
     result = bootstrap_activations(
         graph,
         ranges,
@@ -76,10 +92,19 @@ def _bootstrap_activations(state: State) -> State:
         params,
         plan,
         state.rows,
+        exact=state.exact or None,
         accuracy=options.accuracy,
         keep_argmax=options.keep_argmax,
     )
     return replace(state, graph=result.graph, approximated=result, sizes=sizes)
+
+
+def _period(state: State) -> float:
+    """Choose the period of all series: a kink is the sharper the shorter it is."""
+    kinks = any(
+        n.function in HOMOGENEOUS for n in known(state.graph).nodes if isinstance(n, Activation)
+    )
+    return _SHORT_PERIOD if kinks and state.times.backend is Backend.NATIVE else PERIOD
 
 
 def _refreshing(graph: Graph) -> list[Node]:
@@ -129,7 +154,13 @@ def _lower(state: State) -> State:
     most = float("inf") if options.max_key_mb is None else options.max_key_mb * 1e6
     params, stages = known(state.choice).params, known(state.stages)
     target = Target(
-        params, state.times, most, state.maps, stages=stages, spare_row=options.known_answer
+        params,
+        state.times,
+        most,
+        MOST_KEY_BYTES,
+        state.maps,
+        stages=stages,
+        spare_row=options.known_answer,
     )
     latency = latency_plan(graph, target)
     plans = {"latency": latency} if "latency" in asked else {}
@@ -145,6 +176,7 @@ def _lower(state: State) -> State:
 
 BOOTSTRAPPED_PASSES: tuple[tuple[str, Pass], ...] = (
     ("part residual joins", _part_joins),
+    ("shorten ways between bootstraps", _shorten_ways),
     ("place bootstraps", _place_refreshes),
     ("widen ranges", _widen_ranges),
     ("fit series to activations", _bootstrap_activations),

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tacit.circuit import LinearPlan, LinearTerm
+from tacit.model_compiler.split_counts import count_rotations, gap_shifts
 from tacit.packed_rows import PackedRows, pack_rows, rotated
 
 Floats = NDArray[np.float64]
@@ -24,6 +25,8 @@ Ints = NDArray[np.int64]
 
 MOST_JOINT_FOLDS = 4
 _LARGEST_TABLE = 1 << 24
+# Diagonals up to which sorting the steps of all splits together is faster than one by one.
+_MOST_SORTED = 1 << 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +190,37 @@ def choose_split(
         widths: further widths to try, such as the rows and planes of an image.
         few: try the likeliest widths only.
     """
-    widths = _few_widths(places, widths) if few else _widths(places, cells, widths)
-    orders = (False, True) if costs.key and not few else (False,)
-    tried = [Split(w, s, o) for o in orders for w in widths for s in _shifts(places, cells, w)]
+    tried = _few_widths(places, widths) if few else _widths(places, cells, widths)
+    pairs = _with_shifts(places, cells, np.array(tried, dtype=np.int64))
     had = _table(known, cells)
-    priced = [PricedSplit(split, _cost(places, cells, split, costs, had)) for split in tried]
-    return min(priced, key=lambda choice: choice.cost)
+    apart = _costs_apart(places, cells, pairs, costs, had)
+    first = int(apart.argmin())
+    best = PricedSplit(Split(int(pairs[first, 0]), int(pairs[first, 1])), float(apart[first]))
+    if few or not costs.key:
+        return best
+    in_sequence = [Split(int(width), int(shift), in_sequence=True) for width, shift in pairs]
+    priced = [PricedSplit(split, _cost(places, cells, split, costs, had)) for split in in_sequence]
+    return min((best, *priced), key=lambda choice: choice.cost)
+
+
+def _costs_apart(
+    places: Ints, cells: int, pairs: Ints, costs: RotationCosts, had: NDArray[np.bool_]
+) -> Floats:
+    """Price pairs of width and shift, giant steps apart from each other; shape (pairs,)."""
+    ciphertexts = 1 + max(int(places[:, :2].max(initial=0)), 0)
+    if len(places) > _MOST_SORTED or ciphertexts * cells >= 1 << 31:
+        splits = (Split(int(width), int(shift)) for width, shift in pairs)
+        return np.array([_cost(places, cells, split, costs, had) for split in splits])
+    new = had if costs.key else None
+    found = count_rotations(places, cells, pairs[:, 0], pairs[:, 1], new)
+    return np.asarray(
+        found.hoists * costs.hoist
+        + found.babies * costs.baby
+        + found.giants * costs.giant
+        - (found.giants - found.outputs) * costs.down
+        + found.keys * costs.key
+        + len(places) * costs.product
+    )
 
 
 def split_cost(
@@ -329,11 +357,16 @@ def _few_widths(places: Ints, more: Sequence[int]) -> list[int]:
     return sorted({*powers, *more, *(2 * width for width in more)})
 
 
-def _shifts(places: Ints, cells: int, width: int) -> list[int]:
-    """Shifts worth trying: none, the one that makes the smallest negative offset zero, and the one
-    that keeps offsets together which differ by little across a multiple of the width."""
-    centred = (places[:, 2] + cells // 2) % cells - cells // 2
-    rest = np.flatnonzero(np.bincount(places[:, 2] % width, minlength=1))
-    gaps = np.diff(rest, append=rest[0] + width)
-    start = int(rest[(int(gaps.argmax()) + 1) % len(rest)])
-    return sorted({0, int(-centred.min(initial=0)), (width - start) % width})
+def _with_shifts(places: Ints, cells: int, widths: Ints) -> Ints:
+    """Pair widths with shifts worth trying, shape (pairs, 2).
+
+    These are none, the one that makes the smallest negative offset zero, and the one that keeps
+    offsets together which differ by little across a multiple of the width.
+    """
+    offsets = np.unique(places[:, 2])
+    centred = (offsets + cells // 2) % cells - cells // 2
+    lowest = int(-centred.min(initial=0))
+    gaps = gap_shifts(offsets, widths).tolist()
+    shifts = [sorted({0, lowest, gap}) for gap in gaps]
+    pairs = [(w, s) for w, some in zip(widths.tolist(), shifts, strict=True) for s in some]
+    return np.array(pairs, dtype=np.int64)

@@ -8,12 +8,18 @@ leaves the precision asked for and whose keys keep the budget.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 from tacit.bootstrap import Bootstrap
+from tacit.bootstrap_levels import exponential
 from tacit.errors import LevelError, ParameterError, SecurityError
-from tacit.model_compiler.bootstrap import STAGES, parameters_for, priced_bootstrap
+from tacit.model_compiler.bootstrap import (
+    STAGES,
+    BootstrapChoice,
+    parameters_for,
+    priced_bootstrap,
+)
 from tacit.model_compiler.choose_params import Candidate, Choice, describe
 from tacit.model_compiler.cost import predict
 from tacit.model_compiler.graph import Fourier, Graph
@@ -23,19 +29,21 @@ from tacit.model_compiler.lowering.latency import LinearMaps, Stages, lower_late
 from tacit.model_compiler.lowering.lowered import Lowered
 from tacit.model_compiler.noise import predicted_error
 from tacit.model_compiler.op_times import Backend, MachineTimes
-from tacit.params import CryptoParams
+from tacit.params import NARROW_BITS, CryptoParams
 from tacit.precision import bits
 
 RINGS = (15, 16, 17)
-SCALES = tuple(range(28, 51, 2))
-MOST_KEY_BYTES = 3.2e9
+SCALES = tuple(range(28, 51))
+MOST_KEY_BYTES = 3.0e9
 """Of all evaluation keys, where the user sets no limit: more only if nothing fits."""
 # Circuits lowered and priced as a whole; and of these, those that keep precision and key budget.
 _MOST_LOWERED, _MOST_KEPT = 8, 3
 # Bits by which the precision may be better than another scale in the same ring lets expect.
 _LUCK = 0.75
-# The splits of linear maps, chosen later, can save some keys.
-_KEYS_TO_SAVE = 1.1
+# Of the keys of linear maps, what splits chosen later, in sequence, cannot save.
+_LASTING_KEYS = 0.2
+# Fewer keys are worth so much time.
+_TIE = 1.02
 # Beyond this multiple of the best, bootstraps alone take too long to look further.
 _HOPELESS = 1.3
 
@@ -48,11 +56,13 @@ class Needs:
         level: highest level that one must reach.
         inputs: highest level of the graph's inputs.
         degree: most harmonics.
+        period: of all series.
     """
 
     level: int
     inputs: int
     degree: int
+    period: float
 
     @classmethod
     def of(cls, graph: Graph, stages: Stages) -> Needs:
@@ -63,6 +73,7 @@ class Needs:
             max(levels[node.output] for node in nodes),
             max(levels[name] for name in graph.inputs),
             max(node.degree for node in nodes),
+            nodes[0].period,
         )
 
 
@@ -110,54 +121,81 @@ def choose_bootstrapped(
     Raises:
         ParameterError: nothing is secure and precise and within the limit on keys.
     """
-    judge = _Judge(graph, times, maps)
+    search = _Search(graph, times, _Judge(graph, times, maps), precision_bits)
     budget = min(most_key_bytes, MOST_KEY_BYTES)
-    options: list[_Option] = []
-    found: list[_Judged] = []
     for some in (rings[:2], rings[2:]):
-        options += _options(graph, times, some)
-        small = [option for option in options if option.key_bytes <= budget]
-        large = [option for option in options if budget < option.key_bytes <= most_key_bytes]
-        for part in (small, large):
-            if not any(f[1].precision_bits >= precision_bits for f in found):
-                found += _judged(part, judge, precision_bits, budget)
-    precise = [f for f in found if f[1].precision_bits >= precision_bits]
-    allowed = [f for f in precise if f[2] <= most_key_bytes]
+        for limits in ((0.0, budget), (budget, most_key_bytes)):
+            if not search.precise:
+                search.through(some, limits)
+    allowed = [f for f in search.precise if f[2] <= most_key_bytes]
+    allowed = allowed or [f for f in search.precise if _least_keys(f) <= most_key_bytes]
     if not allowed:
-        raise ParameterError(_nothing(found, precision_bits, most_key_bytes))
-    modest = [f for f in allowed if f[2] <= budget]
-    option, best_one, _ = (
-        min(modest, key=lambda f: f[1].seconds) if modest else min(allowed, key=lambda f: f[2])
-    )
+        raise ParameterError(_nothing(search.found, precision_bits, most_key_bytes))
+    modest = [f for f in allowed if _least_keys(f) <= budget]
+    soonest = min((f[1].seconds for f in modest), default=float("inf"))
+    close = [f for f in modest if f[1].seconds <= _TIE * soonest]
+    option, best_one, _ = min(close or allowed, key=_least_keys)
     choice = Choice(
         option.params,
         best_one.seconds,
         best_one.precision_bits,
-        tuple(candidate for _, candidate, _ in found),
-        reason=f"{describe(option.params)}: the fastest of {len(found)} looked at as a whole, of "
-        f"{len(options)} secure combinations of ring, scale and stages",
+        tuple(candidate for _, candidate, _ in search.found),
+        reason=f"{describe(option.params)}: the fastest of {len(search.found)} looked at as a "
+        f"whole, of {search.options} secure combinations of ring, scale and stages",
     )
     return BootstrappedChoice(choice, option.stages)
 
 
-def _judged(
-    options: Sequence[_Option],
-    judge: Callable[[_Option], tuple[Candidate, float]],
-    precision_bits: float,
-    budget: float,
-) -> list[_Judged]:
-    """Lower and price the most promising options, until enough are good."""
-    found: list[_Judged] = []
-    for option in sorted(options, key=lambda option: option.seconds):
-        precise = [f for f in found if f[1].precision_bits >= precision_bits]
-        kept = [f for f in precise if f[2] <= _KEYS_TO_SAVE * budget]
-        best = min((f[1].seconds for f in kept), default=float("inf"))
-        enough = len(kept) >= _MOST_KEPT or (precise and len(found) >= _MOST_LOWERED)
-        if enough or option.seconds > _HOPELESS * best:
-            break
-        if not _is_too_coarse(option, found, precision_bits):
-            found.append((option, *judge(option)))
-    return found
+@dataclass(slots=True)
+class _Search:
+    """Lowers and prices the most promising options, ring by ring, until enough are good.
+
+    Attributes:
+        found: what was judged.
+        options: how many there were to choose from.
+    """
+
+    graph: Graph
+    times: MachineTimes
+    judge: Callable[[_Option], tuple[Candidate, float]]
+    precision_bits: float
+    found: list[_Judged] = field(default_factory=list)
+    options: int = 0
+
+    @property
+    def precise(self) -> list[_Judged]:
+        """What is precise enough."""
+        return [f for f in self.found if f[1].precision_bits >= self.precision_bits]
+
+    def through(self, rings: Sequence[int], limits: tuple[float, float]) -> None:
+        """Look at the options of some rings whose bootstraps' keys lie between two limits."""
+        least, most = limits
+        for log_n in rings:
+            smallest = _options(self.graph, self.times, log_n, SCALES[:1])
+            if all(option.seconds > _HOPELESS * self._best(most) for option in smallest):
+                continue
+            options = list(_options(self.graph, self.times, log_n, SCALES))
+            self.options += len(options)
+            self._judged([o for o in options if least < o.key_bytes <= most], most)
+
+    def _judged(self, options: Sequence[_Option], budget: float) -> None:
+        judged = kept = 0
+        for option in sorted(options, key=lambda o: (o.seconds, -o.params.log_scale)):
+            enough = kept >= _MOST_KEPT or (self.precise and judged >= _MOST_LOWERED)
+            if enough or option.seconds > _HOPELESS * self._best(budget):
+                break
+            alike = any(_cost_alike(option, found) for found, *_ in self.found)
+            if alike or _is_too_coarse(option, self.found, self.precision_bits):
+                continue
+            self.found.append((option, *self.judge(option)))
+            judged, kept = judged + 1, kept + (self.found[-1] in self._kept(budget))
+
+    def _best(self, budget: float) -> float:
+        """Return the least time of what is precise enough and within the limit on keys."""
+        return min((f[1].seconds for f in self._kept(budget)), default=float("inf"))
+
+    def _kept(self, budget: float) -> list[_Judged]:
+        return [f for f in self.precise if _least_keys(f) <= budget]
 
 
 def given_stages(graph: Graph, params: CryptoParams, times: MachineTimes) -> Stages:
@@ -193,22 +231,36 @@ def _spare(times: MachineTimes) -> int:
 
 
 def _plan(needs: Needs, log_n: int, stages: Stages) -> Bootstrap:
-    return Bootstrap("series", needs.level, log_n - 1, stages.to_coefficients, stages.to_slots)
+    first, last = stages.to_coefficients, stages.to_slots
+    return Bootstrap("series", needs.level, log_n - 1, first, last, needs.period)
 
 
-def _options(graph: Graph, times: MachineTimes, rings: Sequence[int]) -> Iterator[_Option]:
-    for log_n, first, last in product(rings, STAGES, STAGES):
+def _options(
+    graph: Graph, times: MachineTimes, log_n: int, scales: Sequence[int]
+) -> Iterator[_Option]:
+    count = _bootstraps(graph, 1 << (log_n - 1))
+    known: dict[tuple[object, ...], BootstrapChoice] = {}
+    for first, last in product(STAGES, STAGES):
         stages = Stages(first, last, _spare(times))
         needs = Needs.of(graph, stages)
         plan = _plan(needs, log_n, stages)
-        count = _bootstraps(graph, 1 << (log_n - 1))
-        for log_scale in SCALES:
+        for log_scale in scales:
             try:
                 params = parameters_for(log_n, plan, needs.degree, log_scale, needs.inputs)
             except (SecurityError, ParameterError):
                 break
-            each = priced_bootstrap(params, plan, needs.degree, times)
+            alike = _limbs(params), plan, exponential(params, plan.period)
+            if alike not in known:
+                known[alike] = priced_bootstrap(params, plan, needs.degree, times)
+            each = known[alike]
             yield _Option(params, stages, count * each.seconds, each.key_bytes)
+
+
+def _limbs(params: CryptoParams) -> tuple[object, ...]:
+    """Return what prices depend on beside the ring: kinds of primes, not their values."""
+    primes = params.moduli + params.special_moduli
+    narrow = tuple(q >> NARROW_BITS == 0 for q in primes)
+    return params.dnum, len(params.special_moduli), narrow
 
 
 def _bootstraps(graph: Graph, slots: int) -> int:
@@ -241,6 +293,18 @@ class _Judge:
                 self._graph, slots, cells, maps=self._maps, stages=stages
             )
         return self._lowered[key]
+
+
+def _least_keys(found: _Judged) -> float:
+    """Estimate the bytes of all keys with splits that save them."""
+    option, _, total = found
+    return option.key_bytes + _LASTING_KEYS * (total - option.key_bytes)
+
+
+def _cost_alike(option: _Option, other: _Option) -> bool:
+    """Tell whether two options differ in the bits of their scales alone."""
+    same_ring = option.params.log_n == other.params.log_n
+    return same_ring and option.stages == other.stages and option.seconds == other.seconds
 
 
 def _is_too_coarse(option: _Option, found: Sequence[_Judged], precision_bits: float) -> bool:

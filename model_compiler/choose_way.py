@@ -15,7 +15,7 @@ from tacit.model_compiler.bootstrapped_passes import BOOTSTRAPPED_PASSES
 from tacit.model_compiler.compile_state import Pass, State, known
 from tacit.model_compiler.graph import Graph, Node
 from tacit.model_compiler.leveled_bound import polynomial_seconds
-from tacit.model_compiler.leveled_passes import LEVELED_PASSES
+from tacit.model_compiler.leveled_passes import ACCURATE_FIRST_PASS, LEVELED_PASSES
 from tacit.model_compiler.lowering.depths import is_refreshing, latency_cost
 from tacit.model_compiler.lowering.latency import LinearMaps
 from tacit.params import MAX_LOG_QP_128
@@ -80,21 +80,51 @@ def _longest_path(graph: Graph, cost: Callable[[Node], int]) -> int:
 
 def _faster(state: State, run: Run, least_seconds: float) -> State:
     """Make the circuit that is likely to be faster, and the other one if it can be better."""
-    begun = run(state, LEVELED_PASSES[:1])
+    try:
+        begun = run(state, ACCURATE_FIRST_PASS)
+    except ParameterError as error:
+        return _inaccurate(state, run, str(error))
     bound = polynomial_seconds(known(begun.graph), state.times)
     if least_seconds == 0.0 or bound <= least_seconds:
         return _leveled_first(state, begun, run, least_seconds)
     try:
         bootstrapped = _bootstrapped(state, run)
     except ParameterError as error:
-        leveled = run(begun, LEVELED_PASSES[1:])
-        return _said(leveled, f"bootstraps are not feasible: {error}")
+        return _only_leveled(begun, run, LEVELED_PASSES[1:], error)
     seconds = _seconds(bootstrapped)
     if seconds <= bound and known(bootstrapped.approximated).within_budget:
         times = "too deep" if bound == float("inf") else f"at least {bound:.3g} s"
         return _said(bootstrapped, f"{seconds:.3g} s; without bootstraps {times}")
+    return _also_leveled(begun, bootstrapped, run, LEVELED_PASSES[1:])
+
+
+def _inaccurate(state: State, run: Run, reason: str) -> State:
+    """Make the bootstrapped circuit; the leveled one only if that misses the accuracy as well."""
     try:
-        leveled = run(begun, LEVELED_PASSES[1:])
+        bootstrapped = _bootstrapped(state, run)
+    except ParameterError as error:
+        return _only_leveled(state, run, LEVELED_PASSES, error)
+    if known(bootstrapped.approximated).within_budget:
+        return _said(bootstrapped, f"without bootstraps: {reason}")
+    return _also_leveled(state, bootstrapped, run, LEVELED_PASSES)
+
+
+def _only_leveled(
+    begun: State, run: Run, passes: Sequence[tuple[str, Pass]], refused: ParameterError
+) -> State:
+    try:
+        leveled = run(begun, passes)
+    except ParameterError as error:
+        raise ParameterError(f"without bootstraps: {error}. With bootstraps: {refused}") from error
+    return _said(leveled, f"bootstraps are not feasible: {refused}")
+
+
+def _also_leveled(
+    begun: State, bootstrapped: State, run: Run, passes: Sequence[tuple[str, Pass]]
+) -> State:
+    """Make the leveled circuit by its remaining passes, and keep the better one."""
+    try:
+        leveled = run(begun, passes)
     except ParameterError as error:
         return _said(bootstrapped, f"without bootstraps: {error}")
     return _better(leveled, bootstrapped)

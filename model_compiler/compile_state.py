@@ -21,7 +21,7 @@ from tacit.model_compiler.lowering.plans import PlanChoice
 from tacit.model_compiler.onnx_import import import_onnx
 from tacit.model_compiler.op_times import MachineTimes
 from tacit.model_compiler.options import CompileOptions
-from tacit.model_compiler.passes.approximate import Approximated, thinned
+from tacit.model_compiler.passes.approximate import Approximated, few_rows
 from tacit.model_compiler.passes.calibrate import Ranges, calibrate
 from tacit.model_compiler.passes.compose import compose
 from tacit.model_compiler.passes.distinct_outputs import distinct_outputs
@@ -42,6 +42,7 @@ class State:
 
     Attributes:
         rows: calibration rows of the core's inputs, or None.
+        exact: what the model's core gives for them; empty until it is known.
         imported: the graph as imported, the exact meaning of the model.
         graph: the graph after the latest pass.
         ranges: of `graph`.
@@ -61,6 +62,7 @@ class State:
     options: CompileOptions
     times: MachineTimes
     rows: Mapping[str, Floats] | None = None
+    exact: Mapping[str, Floats] = field(default_factory=dict)
     imported: Graph | None = None
     graph: Graph | None = None
     ranges: Ranges | None = None
@@ -100,7 +102,7 @@ def calibrate_ranges(state: State) -> State:
     declared = None if bounds is None else dict.fromkeys(graph.inputs, bounds)
     margin = state.options.margin
     ranges = calibrate(graph, state.rows, margin=margin, input_ranges=declared)
-    return replace(state, ranges=ranges)
+    return replace(state, ranges=ranges, exact=state.exact or ranges.outputs)
 
 
 def equalize_channels(state: State) -> State:
@@ -120,13 +122,16 @@ def judge(state: State) -> State:
     """Measure what the polynomials cost in accuracy, on the rows the ranges come from."""
     scaled, imported = known(state.scaled), known(state.imported)
     rows = state.rows or drawn_rows(imported, known(state.ranges))
-    judged = thinned(imported, rows, _MOST_JUDGED_ROWS)
+    few = few_rows(imported, len(next(iter(rows.values()))), _MOST_JUDGED_ROWS)
+    judged = {name: np.asarray(rows[name], dtype=np.float64)[few] for name in imported.inputs}
     reach: dict[str, float] = {}
 
     def observe(name: str, values: Floats) -> None:
         reach[name] = _greatest(values)
 
-    exact, got = evaluate(imported, judged), evaluate_scaled(scaled, judged, observe)
+    exact = {name: values[few] for name, values in state.exact.items()}
+    exact = exact or evaluate(imported, judged)
+    got = evaluate_scaled(scaled, judged, observe)
     errors = {
         name: _greatest(got[name] - exact[name][:, state.kept.get(name, slice(None))])
         / scaled.output_scale[name]

@@ -18,10 +18,11 @@ from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from tacit.bootstrap import PERIOD
 from tacit.clear_steps import ClearStep
 from tacit.errors import CircuitError
-from tacit.fourier import evaluate_series
 from tacit.model_compiler.functions import real_function
+from tacit.model_compiler.series_table import series_values
 
 Floats = NDArray[np.float64]
 
@@ -108,8 +109,9 @@ class Fourier:
     repeats after its period. After scaling every node has center 0 and half_width 1/2.
 
     Attributes:
-        series: shape (2, degree + 1), see `tacit.fourier.fit_series`; its period is `PERIOD`.
+        series: shape (2, degree + 1), see `tacit.fourier.fit_series`.
         function: name of what it stands for; "identity" where it only refreshes.
+        period: of the series, in units of twice the half width.
     """
 
     output: str
@@ -119,6 +121,7 @@ class Fourier:
     half_width: float
     origin: str
     function: str
+    period: float = PERIOD
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -220,7 +223,7 @@ def apply_node(node: Node, values: Mapping[str, Floats]) -> Floats:
             return values[node.left] * values[node.right]
         case Fourier():
             argument = (values[node.input] - node.center) / (2.0 * node.half_width)
-            return evaluate_series(node.series, argument)
+            return series_values(node.series, argument, node.period)
 
 
 # From so many entries on, and this share of all places, multiplying by zeros is faster.

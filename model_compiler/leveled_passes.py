@@ -43,7 +43,7 @@ def _precision_bits(state: State) -> float:
     return _PRECISION_BITS if asked is None else asked
 
 
-def _approximate(state: State) -> State:
+def _approximate(state: State, *, bargain: bool = True) -> State:
     options = state.options
     result = approximate(
         known(state.graph),
@@ -52,6 +52,7 @@ def _approximate(state: State) -> State:
         accuracy=options.accuracy,
         keep_argmax=options.keep_argmax,
         price=partial(level_price, precision_bits=_precision_bits(state)),
+        bargain=bargain,
     )
     return replace(state, graph=result.graph, approximated=result)
 
@@ -87,7 +88,7 @@ def _lower(state: State) -> State:
     graph, options = known(state.graph), state.options
     most = float("inf") if options.max_key_mb is None else options.max_key_mb * 1e6
     params, spare = known(state.choice).params, state.options.known_answer
-    target = Target(params, state.times, most, state.maps, spare_row=spare)
+    target = Target(params, state.times, most, maps=state.maps, spare_row=spare)
     latency = latency_plan(graph, target) if set(options.plans) - {"batch"} else None
     made: dict[str, PlanChoice | str] = {}
     if latency is not None and "latency" in options.plans:
@@ -123,3 +124,7 @@ LEVELED_PASSES: tuple[tuple[str, Pass], ...] = (
     ("lower", _lower),
     ("check levels", check),
 )
+ACCURATE_FIRST_PASS: tuple[tuple[str, Pass], ...] = (
+    (LEVELED_PASSES[0][0], partial(_approximate, bargain=False)),
+)
+"""The first of them where there is another way: it raises where the accuracy cannot be kept."""

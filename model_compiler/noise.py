@@ -18,11 +18,12 @@ from tacit import precision
 from tacit.bootstrap import Bootstrap
 from tacit.bootstrap_levels import bootstrap_deviation
 from tacit.circuit import Chebyshev, LinearPlan, Plain, ValueType, WeightedSumPlan, execute
-from tacit.decompose import chebyshev_by_powers, linear_by_rotations
+from tacit.decompose import chebyshev_by_powers
 from tacit.fourier import greatest_slope
 from tacit.model_compiler.levels import LevelChecker
 from tacit.model_compiler.lowering.lowered import Lowered
 from tacit.model_compiler.noise_course import Course, key_of
+from tacit.packed_rows import PackedRows
 from tacit.params import CryptoParams
 
 Floats = NDArray[np.float64]
@@ -135,8 +136,41 @@ class NoiseModel:
     def linear(
         self, inputs: Sequence[Uncertain], plan: LinearPlan, constants: Mapping[str, Floats]
     ) -> list[Uncertain]:
-        """Run the default decomposition."""
-        return linear_by_rotations(self, inputs, plan, constants)
+        """Add up what each diagonal reads: the default decomposition, all rotations at once."""
+        (to, *_) = self._checker.linear([a.type for a in inputs], plan, constants)
+        source = inputs[0].type
+        product = replace(source, degree=2)
+        sums = _sums_of_terms(
+            [a.variance for a in inputs],
+            plan,
+            constants[plan.diagonals],
+            self._switch(source),
+            self.params.slots,
+        )
+        rounding = self._rounded_constant(source)
+        results = []
+        for output, total in enumerate(sums):
+            diagonals = sum(term.output == output for term in plan.terms)
+            moved = sum(step % self.params.slots != 0 for step in plan.giant_rotations(output))
+            total += diagonals * rounding + moved * self._switch(product)
+            results.append(self._finished(Uncertain(product, total), plan, constants, output, to))
+        return results
+
+    def _finished(
+        self,
+        total: Uncertain,
+        plan: LinearPlan,
+        constants: Mapping[str, Floats],
+        output: int,
+        to: ValueType,
+    ) -> Uncertain:
+        """Rescale a sum of diagonals, fold it and add the bias."""
+        total = self._rounded(total, to)
+        for step in plan.folds:
+            total = self.add(total, self.rotate(total, step))
+        if not plan.bias:
+            return total
+        return self.add_plain(total, Plain(plan.bias, constants[plan.bias][output]))
 
     def weighted_sum(
         self, inputs: Sequence[Uncertain], plan: WeightedSumPlan, constants: Mapping[str, Floats]
@@ -191,8 +225,9 @@ class NoiseModel:
         return Uncertain(to, a.variance + rounding)
 
     def _encoding(self, plain: Plain, at: ValueType) -> float:
-        if plain.is_scalar:
-            return 0.0
+        return 0.0 if plain.is_scalar else self._rounded_constant(at)
+
+    def _rounded_constant(self, at: ValueType) -> float:
         return precision.encoding_deviation(self.params, at.level, at.degree) ** 2
 
     def _switch(self, at: ValueType) -> float:
@@ -200,6 +235,44 @@ class NoiseModel:
             deviation = precision.key_switch_deviation(self.params, at.level, at.degree)
             self._switches[at] = deviation**2
         return self._switches[at]
+
+
+def _sums_of_terms(
+    variances: Sequence[Floats],
+    plan: LinearPlan,
+    rows: Floats | PackedRows,
+    switch: float,
+    slots: int,
+) -> Floats:
+    """Return the variance that diagonals bring to each output, shape (outputs, slots).
+
+    A term is rotated by its giant step in the end, which undoes what its row was rotated by: slot i
+    of the output reads slot i + giant + baby of the input.
+
+    Args:
+        variances: of the inputs, each of shape (slots,) or ().
+        plan: the diagonals.
+        rows: their values.
+        switch: variance that a rotated input has beside its own.
+        slots: of a ciphertext.
+    """
+    twice = [np.tile(np.broadcast_to(variance, slots), 2) for variance in variances]
+    repeat = slots // rows.shape[1]
+    sums = np.zeros((plan.outputs, slots))
+    for term in plan.terms:
+        first = (term.giant + term.baby) % slots
+        read = twice[term.input][first : first + slots]
+        read = read + switch if term.baby % slots else read
+        row = _moved(rows, term.row, term.giant // repeat)
+        sums[term.output] += (row if repeat == 1 else np.repeat(row, repeat)) ** 2 * read
+    return sums
+
+
+def _moved(rows: Floats | PackedRows, row: int, steps: int) -> Floats:
+    """Return a row rotated to the left."""
+    if isinstance(rows, PackedRows):
+        return rows.moved(row, steps)
+    return np.roll(rows[row], -steps)
 
 
 def _size(a: Uncertain) -> float:

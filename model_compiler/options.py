@@ -43,7 +43,7 @@ class CompileOptions:
             most twice the accuracy.
         keep_on_server: keep input scaling and a final sigmoid in the encrypted part.
         precision_bits: encryption error at most 2^-bits of the output's half range; None for 16,
-            and 7.5 where the circuits bootstrap.
+            and 7 where the circuits bootstrap.
         params: use these parameters (insecure ones in tests) instead of choosing.
         plans: which plans to try; those not worth having are left out, never all.
         max_key_mb: limit on the evaluation keys of the latency plan, in 10^6 bytes.

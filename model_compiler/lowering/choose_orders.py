@@ -125,9 +125,10 @@ def map_cost(
         centred.append(centred_places(parts[-1], source, target))
         first += source.ciphertexts
     widths = likely_widths(sources, target)
+    named = [np.concatenate(places) for places in (parts, centred)]
+    ways = named[: 1 if np.array_equal(named[0], named[1]) else 2]
     best = min(
-        choose_split(np.concatenate(places), target.cells, costs, widths=widths, few=True).cost
-        for places in (parts, centred)
+        choose_split(places, target.cells, costs, widths=widths, few=True).cost for places in ways
     )
     span = max(max(source.span for source in sources), target.period)
     return best + _FOLD * (span // target.period - 1).bit_length() * costs.giant

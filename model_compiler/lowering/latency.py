@@ -214,7 +214,7 @@ class _Latency:
         """Raise a tensor no higher than its readers need."""
         level, stages = self._levels[node.output], self._stages
         first, last = stages.to_coefficients, stages.to_slots
-        return Bootstrap("series", level, self._log_slots, first, last)
+        return Bootstrap("series", level, self._log_slots, first, last, node.period)
 
     def _operands(self, name: str, node: Affine | Polynomial | Product) -> Values:
         """Return a tensor's ciphertexts at the level the node should start from."""

@@ -38,13 +38,31 @@ def coordinates(matrix: csr_array) -> Coordinates:
 def scalar_of(matrix: csr_array) -> float | None:
     """Return s if the matrix is s times the identity, s not 0, else None."""
     rows, columns = matrix.shape
-    if rows != columns or np.count_nonzero(matrix.data) != rows:
+    if rows != columns or not _begins_with_a_unit(matrix):
+        return None
+    if np.count_nonzero(matrix.data) != rows:
         return None
     entries = coordinates(matrix)
-    if rows != columns or len(entries.row) != rows or np.any(entries.row != entries.column):
+    if len(entries.row) != rows or np.any(entries.row != entries.column):
         return None
     first = float(entries.value[0])
     return first if np.all(entries.value == first) else None
+
+
+def _begins_with_a_unit(matrix: csr_array) -> bool:
+    """Tell whether the first row has an entry on the diagonal alone, without reading the others."""
+    first = slice(int(matrix.indptr[0]), int(matrix.indptr[1]))
+    return bool(np.all(matrix.indices[first][matrix.data[first] != 0.0] == 0))
+
+
+def with_factors(
+    matrix: csr_array, rows: Floats | float = 1.0, columns: Floats | float = 1.0
+) -> csr_array:
+    """Multiply every row and every column of a sparse matrix by a factor of its own."""
+    by_row = np.repeat(rows, np.diff(matrix.indptr)) if np.ndim(rows) else rows
+    by_column = np.asarray(columns)[matrix.indices] if np.ndim(columns) else columns
+    data = matrix.data * by_column * by_row
+    return csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape, copy=True)
 
 
 def scalars_of(node: Affine) -> tuple[float, ...] | None:

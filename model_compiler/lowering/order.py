@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,9 +41,7 @@ class Order:
     @property
     def extent(self) -> int:
         """One more than the greatest position."""
-        channel = np.arange(max(0, self.channels - 2 * self.gap**2), self.channels)
-        last = (self.height - 1) * self.gap * self.row + (self.width - 1) * self.gap
-        return int(self._starts(channel).max()) + last + 1
+        return _extent(self)
 
     def positions(self) -> Ints:
         """Return the position of every element, elements in C order."""
@@ -65,6 +64,13 @@ class Order:
         inner = channel % self.gap**2
         first = channel // self.gap**2 * self.plane
         return np.asarray(first + inner // self.gap * self.row + inner % self.gap)
+
+
+@lru_cache(maxsize=1 << 12)
+def _extent(order: Order) -> int:
+    channel = np.arange(max(0, order.channels - 2 * order.gap**2), order.channels)
+    last = (order.height - 1) * order.gap * order.row + (order.width - 1) * order.gap
+    return int(order._starts(channel).max()) + last + 1
 
 
 def flat(shape: Shape) -> Order:

@@ -36,6 +36,7 @@ class Target:
     Attributes:
         times: prices of the machine.
         most_key_bytes: limit on the evaluation keys of one plan.
+        wished_key_bytes: what they should not exceed, as far as splits can help it.
         maps: what earlier lowerings of the same graph found out.
         stages: of bootstraps.
         spare_row: prefer plans with room for a row more than one.
@@ -44,6 +45,7 @@ class Target:
     params: CryptoParams
     times: MachineTimes
     most_key_bytes: float = float("inf")
+    wished_key_bytes: float = float("inf")
     maps: LinearMaps = field(default_factory=LinearMaps)
     stages: Stages = field(default_factory=Stages)
     spare_row: bool = False
@@ -133,12 +135,17 @@ def _cell_counts(graph: Graph, slots: int) -> list[int]:
 
 
 def _within_key_limit(graph: Graph, target: Target, counts: list[int]) -> list[PlanChoice]:
+    tried: list[PlanChoice] = []
     for weight in _KEY_PRICES:
-        choices = [_lowered_for(graph, target, cells, weight) for cells in counts]
-        small = [c for c in choices if c.prediction.key_bytes <= target.most_key_bytes]
+        tried += [_lowered_for(graph, target, cells, weight) for cells in counts]
+        wished = min(target.wished_key_bytes, target.most_key_bytes)
+        small = [c for c in tried if c.prediction.key_bytes <= wished]
         if small:
             return small
-    least = min(choice.prediction.key_bytes for choice in choices)
+    smallest = min(tried, key=lambda choice: choice.prediction.key_bytes)
+    least = smallest.prediction.key_bytes
+    if least <= target.most_key_bytes:
+        return [smallest]
     raise ParameterError(
         f"the evaluation keys take {least / 1e6:.0f} MB, more than the "
         f"{target.most_key_bytes / 1e6:.0f} MB allowed: raise the limit or use a smaller model"

@@ -28,6 +28,7 @@ from tacit.model_compiler.passes.replacements import (
 from tacit.model_compiler.passes.score import Budget, Score, answers, score_answers
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 DomainOf = Callable[[Activation], Domain]
 
 
@@ -133,6 +134,7 @@ def approximate(
     max_sign_levels: int = _MOST_SIGN_LEVELS,
     search_rows: int = 1024,
     price: DepthPrice = price_at_16_bits,
+    bargain: bool = True,
 ) -> Approximated:
     """Replace activations by polynomials on their calibrated ranges.
 
@@ -155,12 +157,15 @@ def approximate(
         max_sign_levels: longest composite sign; 0 for none.
         search_rows: rows used while searching; all are used for the score.
         price: what a circuit of some depth costs; inf for one that cannot be run.
+        bargain: what to do where nothing that can be run keeps the budget on the rows searched:
+            choose the best bargain, or raise.
 
     Returns:
         The graph and a report. Degrees of 0 and 1 become affine maps: compose again afterwards.
 
     Raises:
         ModelError: a function is not finite on its range.
+        ParameterError: the budget cannot be kept, and no bargain is wanted.
     """
     rows = judging_rows(graph, ranges) if rows is None else rows
     budget = Budget(accuracy, keep_argmax)
@@ -174,7 +179,8 @@ def approximate(
     results: list[Approximated] = []
     asked = budget
     for _ in range(_ATTEMPTS):
-        choices = _choose(graph, fit, some, asked, ladders, pricer)
+        wanted = bargain or bool(results)
+        choices = _choose(graph, fit, some, asked, ladders, pricer, bargain=wanted)
         if ranges.source is Source.INTERVAL:
             domains = _sound_domains(graph, ranges, choices)
         results.append(_finished(graph, ranges, domains, choices, rows, budget))
@@ -238,6 +244,8 @@ def _choose(
     budget: Budget,
     ladders: Mapping[int, tuple[Choice, ...]],
     pricer: Pricer,
+    *,
+    bargain: bool,
 ) -> dict[str, Choice]:
     """Search; returns choices by output tensor (exact polynomials are not in it)."""
     activations = {i: n for i, n in enumerate(graph.nodes) if isinstance(n, Activation)}
@@ -251,21 +259,26 @@ def _choose(
         answers(graph, evaluate(graph, rows)),
         budget,
         pricer,
+        bargain=bargain,
     )
     return {activations[i].output: choice for i, choice in chosen.items()}
 
 
 def thinned(graph: Graph, rows: Mapping[str, Floats], most: int = 1024) -> dict[str, Floats]:
-    """Take few enough rows, at equal distances, to keep every tensor in memory and be quick."""
+    """Take few enough rows, see `few_rows`."""
+    chosen = few_rows(graph, len(next(iter(rows.values()))), most)
+    return {name: np.asarray(rows[name], dtype=np.float64)[chosen] for name in graph.inputs}
+
+
+def few_rows(graph: Graph, total: int, most: int = 1024) -> Ints:
+    """Choose rows at equal distances, few enough to keep every tensor in memory and be quick."""
     weights = sum(m.nnz for n in graph.nodes if isinstance(n, Affine) for m in n.matrices)
     values = sum(graph.size(n.output) for n in graph.nodes if isinstance(n, Activation))
     work = weights + _POLYNOMIAL_WORK * values
     most = min(most, max(_LEAST_ROWS, _MOST_WORK // max(work, 1)))
     row_size = sum(graph.size(name) for name in [*graph.inputs, *(n.output for n in graph.nodes)])
     most = max(2, min(most, _MOST_VALUES // max(row_size, 1)))
-    total = next(iter(rows.values())).shape[0]
-    chosen = np.unique(np.linspace(0, total - 1, min(most, total)).astype(np.int64))
-    return {name: np.asarray(rows[name], dtype=np.float64)[chosen] for name in graph.inputs}
+    return np.unique(np.linspace(0, total - 1, min(most, total)).astype(np.int64))
 
 
 def judging_rows(graph: Graph, ranges: Ranges) -> dict[str, Floats]:

@@ -29,8 +29,8 @@ from tacit.model_compiler.passes.approximate import (
     DEFAULT_ACCURACY,
     ActivationReport,
     Approximated,
+    few_rows,
     judging_rows,
-    thinned,
 )
 from tacit.model_compiler.passes.calibrate import Ranges
 from tacit.model_compiler.passes.domains import choose_domain, readings
@@ -79,6 +79,7 @@ def bootstrap_activations(
     plan: Bootstrap,
     rows: Mapping[str, Floats] | None = None,
     *,
+    exact: Mapping[str, Floats] | None = None,
     accuracy: float = DEFAULT_ACCURACY,
     keep_argmax: bool = True,
 ) -> Approximated:
@@ -91,6 +92,7 @@ def bootstrap_activations(
         params: whose noise the series must suit; those chosen in the end may differ.
         plan: a bootstrap as the circuit will have it.
         rows: core inputs to judge by; None draws some from the input ranges.
+        exact: what the graph's outputs are for the rows, if that is known.
         accuracy: as for `approximate`.
         keep_argmax: as for `approximate`.
 
@@ -101,8 +103,10 @@ def bootstrap_activations(
     rows = judging_rows(graph, ranges) if rows is None else rows
     budget = Budget(accuracy, keep_argmax)
     fits = _Fits(graph, ranges, sizes, params, plan)
-    some = thinned(graph, rows)
-    exact = answers(graph, evaluate(graph, some))
+    outputs = evaluate(graph, rows) if exact is None else exact
+    few = few_rows(graph, len(next(iter(rows.values()))))
+    some = {name: np.asarray(values, dtype=np.float64)[few] for name, values in rows.items()}
+    wanted = answers(graph, {name: outputs[name][few] for name in graph.outputs})
     chosen: dict[str, int] = {}
     for most in fits.degrees:
         better = fits.up_to(most)
@@ -111,9 +115,9 @@ def bootstrap_activations(
         chosen = better
         with np.errstate(all="ignore"):
             got = answers(graph, evaluate(fits.graph(chosen), some))
-        if budget.allows(score_answers(exact, got)):
+        if budget.allows(score_answers(wanted, got)):
             break
-    return _finished(graph, fits, chosen, rows, budget)
+    return _finished(fits, chosen, rows, answers(graph, outputs), budget)
 
 
 class _Fits:
@@ -170,8 +174,10 @@ class _Fits:
     def _replaced(self, node: Node, chosen: Mapping[str, int]) -> Node:
         if node.output in chosen and isinstance(node, Activation):
             series = self.fit(node, chosen[node.output]).extension.series
+            name, period = node.function, self._plan.period
+            center, half_width = self.domain(node)
             return Fourier(
-                node.output, node.input, series, *self.domain(node), node.origin, node.function
+                node.output, node.input, series, center, half_width, node.origin, name, period
             )
         return self._exact.get(node.output, node)
 
@@ -180,7 +186,7 @@ class _Fits:
         extension = self._extension(node, degree)
         x: Floats = np.linspace(-0.5, 0.5, _SAMPLES, dtype=np.float64)
         exact = function(x)
-        error = np.abs(evaluate_series(extension.series, x) - exact)
+        error = np.abs(evaluate_series(extension.series, x, self._plan.period) - exact)
         weights = self._weights(node, x)
         magnitude = float(np.abs(exact).max()) or 1.0
         rms = float(np.sqrt(weights @ error**2))
@@ -260,10 +266,10 @@ def _exact_nodes(graph: Graph, ranges: Ranges) -> dict[str, Node]:
 
 
 def _finished(
-    graph: Graph,
     fits: _Fits,
     chosen: Mapping[str, int],
     rows: Mapping[str, Floats],
+    wanted: Mapping[str, Floats],
     budget: Budget,
 ) -> Approximated:
     result = fits.graph(chosen)
@@ -277,8 +283,8 @@ def _finished(
             reach[name] = float((~(distance <= 1.0)).mean()), float(distance.max())
 
     with np.errstate(all="ignore"):
-        got = answers(graph, evaluate(result, rows, observe))
-    score: Score = score_answers(answers(graph, evaluate(graph, rows)), got)
+        got = answers(result, evaluate(result, rows, observe))
+    score: Score = score_answers(wanted, got)
     reports = tuple(_report(node, fits, chosen[node.output], reach) for node in fits.nodes)
     return Approximated(result, reports, score, budget)
 

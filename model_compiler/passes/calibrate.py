@@ -66,6 +66,7 @@ class Ranges:
             without data.
         source: data or interval.
         margin: factor on the half widths.
+        outputs: what the graph gives for the rows, each (rows, size); empty without data.
     """
 
     tensors: Mapping[str, TensorRange]
@@ -73,6 +74,7 @@ class Ranges:
     margin: float
     statistics: Mapping[str, Statistics] = field(default_factory=dict)
     histograms: Mapping[str, Histogram] = field(default_factory=dict)
+    outputs: Mapping[str, Floats] = field(default_factory=dict)
 
 
 def calibrate(
@@ -171,8 +173,8 @@ def _from_data(
         if name in read:
             histograms[name] = histogram_of(values)
 
-    evaluate(graph, checked, observe)
-    return Ranges({**tensors, **declared}, Source.DATA, margin, statistics, histograms)
+    outputs = evaluate(graph, checked, observe)
+    return Ranges({**tensors, **declared}, Source.DATA, margin, statistics, histograms, outputs)
 
 
 def _activations(graph: Graph) -> list[Activation]:
@@ -275,7 +277,7 @@ def _statistics(values: Floats) -> Statistics:
     return Statistics(
         low=float(values.min()),
         high=float(values.max()),
-        quantile=float(np.quantile(np.abs(values), 0.9999)),
+        quantile=float(np.quantile(np.abs(values).ravel(), 0.9999, overwrite_input=True)),
     )
 
 

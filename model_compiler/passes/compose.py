@@ -43,7 +43,7 @@ def compose(graph: Graph, cost_of: CostOf | None = None, level_value: float = LE
     kept = graph.nodes  # keeps the numbers of `refused` from being used again
     graph = _with_nodes(graph, [_simplified(node, graph) for node in graph.nodes])
     while True:
-        graph = _without_dead_nodes(_without_identities(graph))
+        graph = without_dead_nodes(_without_identities(graph))
         composed = _compose_one(graph, cost_of, level_value, refused)
         if composed is None:
             return graph
@@ -169,23 +169,28 @@ def _compose_one(
 def _composed_if_it_pays(
     node: Affine, targets: Mapping[int, Affine], stays: bool, cost_of: CostOf, level_value: float
 ) -> dict[int, Node] | None:
-    if any(_entries_of_product(node, reader) > _MOST_ENTRIES for reader in targets.values()):
+    if any(is_too_large(node, reader) for reader in targets.values()):
         return None
     before = sum(map(cost_of, targets.values())) + (0.0 if stays else cost_of(node))
-    composed = {i: _composed(node, reader) for i, reader in targets.items()}
-    after = sum(map(cost_of, composed.values()))
-    return {**composed} if after <= before + level_value else None
+    products = {i: composed(node, reader) for i, reader in targets.items()}
+    after = sum(map(cost_of, products.values()))
+    return {**products} if after <= before + level_value else None
 
 
-def _entries_of_product(first: Affine, second: Affine) -> int:
-    """Bound the entries of the composed map."""
+def is_too_large(first: Affine, second: Affine) -> bool:
+    """Tell whether the product of two maps may have more entries than are worth computing."""
     outer = second.matrices[second.inputs.index(first.output)]
     reads = np.bincount(outer.indices, minlength=outer.shape[1])
-    return int(sum(int(reads @ np.diff(inner.indptr)) for inner in first.matrices))
+    return sum(int(reads @ np.diff(inner.indptr)) for inner in first.matrices) > _MOST_ENTRIES
 
 
-def _composed(first: Affine, second: Affine) -> Affine:
-    """Substitute the first map into the second, which reads it exactly once."""
+def composed(first: Affine, second: Affine) -> Affine:
+    """Substitute the first map into the second, which reads it exactly once.
+
+    Args:
+        first: a map.
+        second: another; the result writes its output.
+    """
     position = second.inputs.index(first.output)
     matrix = second.matrices[position]
     inputs, matrices = list(second.inputs), list(second.matrices)
@@ -238,7 +243,8 @@ def _renamed(node: Node, names: Mapping[str, str]) -> Node:
             return replace(node, output=output, input=names.get(node.input, node.input))
 
 
-def _without_dead_nodes(graph: Graph) -> Graph:
+def without_dead_nodes(graph: Graph) -> Graph:
+    """Drop nodes that no output needs."""
     needed = set(graph.outputs)
     kept: list[Node] = []
     for node in reversed(graph.nodes):

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tacit.errors import ParameterError
 from tacit.model_compiler.graph import Graph, Node, apply_node
 from tacit.model_compiler.passes.score import Budget, Score, answers, score_answers
 
@@ -119,6 +120,8 @@ def search_degrees(
     exact: Mapping[str, Floats],
     budget: Budget,
     price: Price,
+    *,
+    bargain: bool = True,
 ) -> dict[int, T]:
     """Choose the cheapest replacements within the budget; out of its reach, the best bargain.
 
@@ -136,9 +139,13 @@ def search_degrees(
         exact: the answers wanted on those rows.
         budget: what to keep.
         price: of a graph with these nodes; inf where it cannot be run.
+        bargain: whether to look for a bargain where the budget cannot be kept.
 
     Returns:
         The choice for each node index.
+
+    Raises:
+        ParameterError: nothing that can be run keeps the budget, and no bargain is wanted.
     """
     search = _Search(graph, ladders, fit, inputs, exact, budget, price)
     climbed = _climbed(search)
@@ -148,6 +155,8 @@ def search_degrees(
     if state.is_allowed:
         state = _lowered(search, state)
     if not (state.is_allowed and np.isfinite(state.price)):
+        if not bargain:
+            raise ParameterError("no circuit that is not too deep keeps the accuracy asked for")
         state = _bargained(search, climbed)
     return {index: ladders[index][rung] for index, rung in state.rungs.items()}
 

@@ -17,11 +17,11 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, diags_array
 
 from tacit.model_compiler.functions import SCALE_FREE
 from tacit.model_compiler.graph import Activation, Affine, Graph, Node
 from tacit.model_compiler.lowering.depths import batch_cost, latency_cost
+from tacit.model_compiler.lowering.matrices import with_factors
 from tacit.model_compiler.passes.ranges import TensorRange
 
 Floats = NDArray[np.float64]
@@ -114,15 +114,13 @@ def _free_factors(bounds: TensorRange) -> Floats:
 
 
 def _widened(node: Affine, factors: Floats) -> Affine:
-    scaling = diags_array(factors)
-    matrices = tuple(csr_array(scaling @ matrix) for matrix in node.matrices)
+    matrices = tuple(with_factors(matrix, rows=factors) for matrix in node.matrices)
     return replace(node, matrices=matrices, bias=factors * node.bias)
 
 
 def _narrowed(node: Affine, name: str, factors: Floats) -> Affine:
-    scaling = diags_array(1.0 / factors)
     matrices = tuple(
-        csr_array(matrix @ scaling) if source == name else matrix
+        with_factors(matrix, columns=1.0 / factors) if source == name else matrix
         for source, matrix in zip(node.inputs, node.matrices, strict=True)
     )
     return replace(node, matrices=matrices)

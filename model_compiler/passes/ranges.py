@@ -156,8 +156,8 @@ def chebyshev_image(coefficients: Floats, low: Floats, high: Floats) -> tuple[Fl
 def _fourier_bounds(node: Fourier, source: TensorRange) -> tuple[Floats, Floats]:
     """Bound a series on its domain, the same for all elements: sampled, and its slope between."""
     x: Floats = np.linspace(-0.5, 0.5, _FOURIER_SAMPLES, dtype=np.float64)
-    values = evaluate_series(node.series, x)
-    slack = greatest_slope(node.series) / _FOURIER_SAMPLES
+    values = evaluate_series(node.series, x, node.period)
+    slack = greatest_slope(node.series, node.period) / _FOURIER_SAMPLES
     low, high = float(values.min()) - slack, float(values.max()) + slack
     return np.full_like(source.low, low), np.full_like(source.high, high)
 

@@ -28,6 +28,7 @@ from tacit.model_compiler.graph import (
     Product,
     evaluate,
 )
+from tacit.model_compiler.lowering.matrices import with_factors
 from tacit.model_compiler.passes.compose import consumers_of
 from tacit.model_compiler.passes.ranges import TensorRange, chebyshev_image
 
@@ -260,9 +261,8 @@ def _scaled_affine(node: Affine, placements: Mapping[str, Placement]) -> Affine:
     for name, matrix in zip(node.inputs, node.matrices, strict=True):
         size = matrix.shape[1]
         offset = np.broadcast_to(placements[name].offset, (size,))
-        factor = np.broadcast_to(placements[name].scale / out.scale, (size,))
         bias = bias + matrix @ offset
-        matrices.append(csr_array(matrix.multiply(factor[None, :])))
+        matrices.append(with_factors(matrix, columns=placements[name].scale / out.scale))
     scaled_bias = np.asarray(bias / out.scale, dtype=np.float64)
     return Affine(node.output, node.inputs, tuple(matrices), scaled_bias, node.origin)
 

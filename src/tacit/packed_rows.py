@@ -64,10 +64,15 @@ class PackedRows:
         return len(self.stored)
 
     def __getitem__(self, row: int) -> Floats:
+        return self.moved(row, 0)
+
+    def moved(self, row: int, steps: int) -> Floats:
+        """Return a row rotated by so many places to the left."""
         kept = self.stored[row]
-        values = self.codebook[kept] if len(self.codebook) else np.asarray(kept, dtype=np.float64)
-        rolled = np.roll(values, int(self.shifts[row]) % len(values))
-        return np.tile(rolled, self.length // len(values))
+        values = self.codebook[kept] if len(self.codebook) else np.array(kept, dtype=np.float64)
+        turn = (int(self.shifts[row]) - steps) % len(values)
+        rolled = np.roll(values, turn) if turn else values
+        return np.tile(rolled, self.length // len(values)) if self.length > len(rolled) else rolled
 
     def __iter__(self) -> Iterator[Floats]:
         return (self[row] for row in range(len(self)))

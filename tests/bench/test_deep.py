@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
+import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 
-from bench import deep
+from bench import deep, deep_worker
 from bench.deep_images import Images, cifar_images
 from bench.question import Options
-from bench.record import look_around
+from bench.record import Record, look_around
 
 
 def test_absent_files_are_skipped_with_a_line(tmp_path: Path) -> None:
@@ -47,11 +50,42 @@ def test_losses_and_agreement_are_those_of_the_argmax() -> None:
     assert agreed == {"argmax_agreement": 0.75, "error_of_logit_range": 0.5}
 
 
-def test_time_and_memory_are_drawn_by_layer(tmp_path: Path) -> None:
+def _record(workload: str) -> Record:
     layers = {
         "seconds_by_layer": {"conv": 1.0, "relu": 2.5},
         "memory_by_layer": {"conv": 1 << 30, "relu": 2 << 30},
+        "predicted_by_layer": {"relu": 2.25},
     }
-    record = look_around().record("deep", "resnet20", "tacit", "seconds", 3.5, "s", layers)
-    deep.draw([record], tmp_path / "deep.png")
+    return look_around().record("deep", workload, "tacit", "seconds", 3.5, "s", layers)
+
+
+def test_time_and_memory_are_drawn_by_layer(tmp_path: Path) -> None:
+    deep.draw([_record("mnist"), _record("resnet20")], tmp_path / "deep.png")
     assert (tmp_path / "deep.png").stat().st_size > 1000
+    seconds, memory = Figure().subplots(1, 2)
+    deep._draw_network((seconds, memory), _record("resnet20"))
+    assert [bar.get_width() for bar in seconds.patches] == [1.0, 2.5]
+    assert [bar.get_width() for bar in memory.patches] == [1.0, 2.0]
+    (predicted,) = seconds.lines
+    assert (list(predicted.get_xdata()), list(predicted.get_ydata())) == ([2.25], [1])
+    assert [text.get_text() for text in seconds.get_yticklabels()] == ["conv", "relu"]
+
+
+def test_records_without_layers_draw_nothing(tmp_path: Path) -> None:
+    deep.draw([look_around().record("deep", "m", "tacit", "x", 1.0, "s", {})], tmp_path / "d.png")
+    assert not (tmp_path / "d.png").exists()
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="peaks are not reset")
+def test_a_layer_s_memory_is_its_own_peak() -> None:
+    gauge = deep_worker._Gauge()
+    clock = deep_worker._Clock(["small", "large", "small again"], gauge)
+    clock.heard(1, 3)
+    np.ones(1 << 24)  # 128 MiB, gone before the layer ends
+    clock.heard(2, 3)
+    clock.heard(3, 3)
+    clock.heard(4, 3)  # no such layer
+    assert list(clock.seconds) == list(clock.memory) == ["small", "large", "small again"]
+    assert clock.memory["large"] - clock.memory["small"] > 100 << 20
+    assert clock.memory["large"] - clock.memory["small again"] > 100 << 20
+    assert gauge.highest >= clock.memory["large"]

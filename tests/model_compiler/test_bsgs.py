@@ -24,6 +24,7 @@ from tacit.model_compiler.bsgs import (
 from tacit.model_compiler.lowering.arrangement import Arrangement
 from tacit.model_compiler.lowering.hybrid import entries_of
 from tacit.model_compiler.lowering.matrices import coordinates
+from tacit.model_compiler.split_counts import count_rotations
 
 Floats = NDArray[np.float64]
 
@@ -113,6 +114,27 @@ def test_the_chosen_split_is_the_cheapest_of_all_widths(seed: int) -> None:
     chosen = choose_split(places, 64, costs)
     every = [split_cost(places, 64, Split(w), costs, frozenset()) for w in range(1, 65)]
     assert chosen.cost <= min(every) * 1.1
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_splits_priced_together_cost_what_they_cost_alone(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    places = np.unique(generator.integers(0, [3, 2, 64], size=(40, 3)), axis=0)
+    known = frozenset(generator.integers(0, 64, 9).tolist())
+    costs = RotationCosts(0.3, 0.7, 1.9, key=0.4 * (seed % 3), down=0.6, product=0.01)
+    chosen = choose_split(places, 64, costs, known, few=bool(seed % 2))
+    assert chosen.cost == split_cost(places, 64, chosen.split, costs, known)
+    widths, shifts = np.divmod(np.arange(64, 64 * 65), 64)
+    found = count_rotations(places, 64, widths, shifts, np.isin(np.arange(64), [0, *known]))
+    for i in generator.integers(0, len(widths), 40):
+        split = Split(int(widths[i]), int(shifts[i]))
+        giants, babies = split.steps(places[:, 2], 64)
+        turned = [set(zip(places[b != 0, c], b[b != 0], strict=True))
+                  for c, b in ((1, babies), (0, giants))]  # fmt: skip
+        assert (found.babies[i], found.giants[i]) == tuple(map(len, turned))
+        ciphertexts = [len({c for c, _ in some}) for some in turned]
+        assert [found.hoists[i], found.outputs[i]] == ciphertexts
+        assert found.keys[i] == len({step for some in turned for _, step in some} - known)
 
 
 def test_dear_keys_give_fewer_distinct_rotations() -> None:

@@ -226,6 +226,10 @@ def test_a_limit_on_keys_gives_fewer_keys_or_says_how_many_are_needed() -> None:
     assert tight.prediction.key_bytes <= limit
     with pytest.raises(ParameterError, match="raise the limit"):
         latency_plan(graph, Target(params, TIMES, 1000.0))
+    wished = latency_plan(graph, Target(params, TIMES, wished_key_bytes=limit))
+    assert wished.prediction == tight.prediction
+    hopeless = latency_plan(graph, Target(params, TIMES, wished_key_bytes=1000.0))
+    assert hopeless.prediction.key_bytes <= tight.prediction.key_bytes
 
 
 def test_interleaving_wins_throughput_where_the_first_layer_is_wide() -> None:

@@ -20,6 +20,7 @@ from tacit.model_compiler.choose_way import choose_way, least_depth, sequential_
 from tacit.model_compiler.compile_state import Pass, State, known
 from tacit.model_compiler.graph import Activation, Graph, Node, Polynomial
 from tacit.model_compiler.leveled_bound import polynomial_seconds
+from tacit.model_compiler.leveled_passes import ACCURATE_FIRST_PASS, LEVELED_PASSES
 from tacit.model_compiler.op_times import reference_times
 from tacit.model_compiler.passes.approximate import Approximated
 from tacit.model_compiler.passes.score import Budget, Score
@@ -107,6 +108,26 @@ def test_accuracy_comes_before_time(
 
     state = State(b"", CompileOptions(), reference_times(), graph=graph)
     assert known(choose_way(state, run).approximated).score.rms == expected
+
+
+@pytest.mark.parametrize(("rms", "runs"), [(0.001, 2), (0.05, 3)], ids=["accurate", "not either"])
+def test_no_bargain_is_sought_where_bootstraps_keep_the_accuracy(rms: float, runs: int) -> None:
+    node = Activation("y", "x", "tanh", (), "t")
+    graph = Graph("g", ("x",), ("y",), dict.fromkeys("xy", (SIZE,)), (node,))
+    seen: list[Sequence[tuple[str, Pass]]] = []
+
+    def run(given: State, passes: Sequence[tuple[str, Pass]]) -> State:
+        seen.append(passes)
+        if passes is ACCURATE_FIRST_PASS:
+            raise ParameterError("too deep to be accurate")
+        error = rms if passes is BOOTSTRAPPED_PASSES else 0.2
+        plan: Any = SimpleNamespace(prediction=SimpleNamespace(seconds=1.0))
+        found = Approximated(graph, (), Score(error, error, 1.0, 0.0), Budget(0.006))
+        return replace(given, approximated=found, plans={"latency": plan})
+
+    way = choose_way(State(b"", CompileOptions(), reference_times(), graph=graph), run)
+    assert known(way.approximated).score.rms == rms
+    assert seen == [ACCURATE_FIRST_PASS, BOOTSTRAPPED_PASSES, LEVELED_PASSES][:runs]
 
 
 def test_an_unknown_way_is_refused() -> None:

@@ -144,7 +144,8 @@ def test_the_command_line_chooses_backend_isolation_and_limits(tmp_path: Path) -
     for isolation in Isolation:
         assert options("--isolate", isolation.value).workers.isolation is isolation
     limits = ("--worker-key-gb", "1.5", "--worker-memory-gb", "6", "--join-owners", "4")
-    chosen = options(*limits)
+    chosen = options(*limits, "--worker-constant-gb", "12.5")
+    assert chosen.workers.constant_bytes == 12_500_000_000
     assert chosen.workers.key_bytes == 1_500_000_000
     assert chosen.workers.memory_bytes == 6_000_000_000
     assert (chosen.queue.owners, options().queue.owners) == (4, 1)
