@@ -56,18 +56,12 @@ def refuse_unreadable_names(model: onnx.ModelProto) -> None:
             raise ModelError(f"the name {shown(name)!r} is not UTF-8 text: export the model again")
 
 
-def refuse_external_or_sparse(model: onnx.ModelProto) -> None:
-    """Refuse tensors whose numbers are elsewhere; no other file is ever opened.
+def refuse_sparse(model: onnx.ModelProto) -> None:
+    """Refuse sparse weights.
 
     Raises:
-        ModelError: names the tensor.
+        ModelError: says what to do.
     """
-    for tensor in _all_tensors(model):
-        if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
-            raise ModelError(
-                f"tensor {shown(tensor.name)!r} is stored in another file: save the model with all "
-                "weights inside (onnx.save(model, path, save_as_external_data=False))"
-            )
     if model.graph.sparse_initializer:
         raise ModelError("sparse initializers are not read: store the weights as dense tensors")
 
@@ -284,10 +278,11 @@ def _names(model: onnx.ModelProto) -> Iterator[str | bytes]:
     for item in (*graph.input, *graph.output, *graph.value_info):
         yield item.name
         yield from (axis.dim_param for axis in item.type.tensor_type.shape.dim)
-    yield from (tensor.name for tensor in _all_tensors(model))
+    yield from (tensor.name for tensor in all_tensors(model))
 
 
-def _all_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
+def all_tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    """Return the initializers and the tensors in attributes of nodes and local functions."""
     yield from model.graph.initializer
     bodies = [model.graph.node, *(function.node for function in model.functions)]
     for nodes in bodies:

@@ -12,6 +12,7 @@ from tacit.model_compiler.graph import Affine, Node
 from tacit.model_compiler.onnx_ops import activations, arithmetic, layout, ml
 from tacit.model_compiler.onnx_ops.builder import GraphBuilder, Value
 from tacit.model_compiler.onnx_ops.call import Call, Constant, rank_of
+from tacit.model_compiler.onnx_ops.pair_rules import couple_pairs, pair_votes
 
 Rule = Callable[[Call], list[ClearStep]]
 Key = tuple[str, str]
@@ -52,6 +53,8 @@ def client_rules() -> Mapping[Key, Rule]:
         ("tacit", "GatherColumns"): gather_columns,
         ("tacit", "ClassIndex"): argmax,
         ("tacit", "ClassLabel"): class_label,
+        ("tacit", "PairVotes"): pair_votes,
+        ("tacit", "CouplePairs"): couple_pairs,
     }
     return MappingProxyType(rules)
 

@@ -31,7 +31,7 @@ ELEMENTWISE = _names(
 OTHER = _names(
     "Concat Gather Slice Squeeze Unsqueeze Reshape Flatten Transpose Split ReduceProd ReduceSum "
     "ReduceMean ReduceMax ReduceMin Range ConstantOfShape Expand Tile MatMul Gemm "
-    "DequantizeLinear Shape Size Constant Pad ArgMax OneHot Trilu ReduceL1 ReduceL2 "
+    "QuantizeLinear DequantizeLinear Shape Size Constant Pad ArgMax OneHot Trilu ReduceL1 ReduceL2 "
     "ReduceSumSquare ReduceLogSum"
 )
 
@@ -120,7 +120,9 @@ def _run(node: OnnxNode, arrays: list[Constant | None]) -> list[Constant]:
     ]
     proto = node.proto or _proto(node)
     graph = helper.make_graph([proto], "fold", inputs, outputs)
-    opset = helper.make_opsetid("", node.version)
+    # ONNX's reference has forgotten the older versions, which mean the same
+    oldest = 19 if node.op in ("QuantizeLinear", "DequantizeLinear") else node.version
+    opset = helper.make_opsetid("", max(node.version, oldest))
     feeds = {n: a for n, a in zip(node.inputs, arrays, strict=True) if a is not None}
     try:
         with np.errstate(all="ignore"):

@@ -55,8 +55,13 @@ def _match(call: Call, plain: Value, gate: Value) -> tuple[str, Value, float] | 
     match node.function:
         case "sigmoid" if on_x and offset == 0.0 and _is_multiple(inner):
             return "silu", argument, factor / inner.coefficients[1]
-        case "erf" if on_x and _close(offset, slope) and _matches(inner, (0.0, math.sqrt(0.5))):
-            return "gelu", x, 2.0 * factor
+        case "erf" if on_x and _close(offset, slope) and _is_multiple(inner):
+            stretch = inner.coefficients[1] * math.sqrt(2.0)  # 1 but for constants of half width
+            if _close(stretch, 1.0):
+                return "gelu", x, 2.0 * factor
+            form, name = Form(x.tensor, (0.0, stretch)), call.inner("stretched")
+            stretched = builder.polynomial(form, x.shape, name, call.origin)
+            return "gelu", stretched, 2.0 * factor / stretch
         case "tanh" if on_x and _close(offset, slope) and _matches(inner, _gelu_tanh_argument()):
             return "gelu_tanh", x, 2.0 * factor
         case "tanh" if offset == 0.0 and inner.is_root:

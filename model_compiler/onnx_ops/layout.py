@@ -209,6 +209,24 @@ def gather_columns(call: Call) -> list[Value]:
     return [_taken(call, numbers[:, 0], 0)]
 
 
+def gather_points(call: Call) -> list[Value]:
+    """Take constant positions of several axes at once, between two permutations of the axes."""
+    value = call.value(0)
+    numbers = call.constant(1, "the indices").astype(np.int64)
+    before, after = (tuple(map(int, call.numbers(key))) for key in ("before", "after"))
+    elements = element_numbers(value.shape)
+    rows = np.stack([elements, elements + value.size])
+    try:
+        turned, chosen = rows.transpose(before), np.moveaxis(numbers, -1, 0)
+        call.bounded((*chosen.shape[1:], *turned.shape[len(chosen) :]))
+        taken = turned[tuple(chosen)].transpose(after)
+    except (ValueError, IndexError):
+        call.reject(f"indices of shape {list(numbers.shape)} do not fit {list(value.shape)}")
+    if len(taken) != 2 or not np.array_equal(taken[0] + value.size, taken[1]):
+        call.reject("taking these positions would mix rows: keep the row axis in front")
+    return [_select(call, taken[0])]
+
+
 def gather(call: Call) -> list[Value]:
     """Take constant positions of one axis."""
     if not call.is_value(0):

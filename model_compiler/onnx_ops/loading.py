@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,12 +18,13 @@ from tacit.model_compiler.onnx_ops.checking import (
     check_model,
     node_name,
     opset_versions,
-    refuse_external_or_sparse,
     refuse_many_nodes,
+    refuse_sparse,
     refuse_unreadable_names,
     row_shape,
     shown,
 )
+from tacit.model_compiler.onnx_ops.external import read_outside_weights
 
 MAX_FILE_BYTES = 1 << 30
 MAX_ROW_ELEMENTS = 1 << 22
@@ -78,14 +80,15 @@ def load_model(source: onnx.ModelProto | bytes | str | Path) -> LoadedModel:
         source: a path, the bytes of an ONNX file, or a ModelProto.
 
     Raises:
-        ModelError: unreadable, malformed, too large, dynamic, external data, or subgraphs.
+        ModelError: unreadable, malformed, too large, dynamic, weights elsewhere, or subgraphs.
     """
-    model = _read(source)
+    model, folder = _read(source)
     refuse_many_nodes(model)
     refuse_unreadable_names(model)
-    refuse_external_or_sparse(model)
+    read_outside_weights(model, folder)
+    refuse_sparse(model)
     versions = opset_versions(model)
-    model = _inline_functions(model)
+    model = _in_order(_inline_functions(model))
     check_model(model)
     constants = {tensor.name: array_from(tensor) for tensor in model.graph.initializer}
     inputs = [item for item in model.graph.input if item.name not in constants]
@@ -125,15 +128,16 @@ def array_from(tensor: onnx.TensorProto) -> NDArray[np.generic]:
     return array
 
 
-def _read(source: onnx.ModelProto | bytes | str | Path) -> onnx.ModelProto:
+def _read(source: onnx.ModelProto | bytes | str | Path) -> tuple[onnx.ModelProto, Path | None]:
+    """Return the model and the folder it was read from."""
     if isinstance(source, onnx.ModelProto):
-        return source
-    if not isinstance(source, bytes):
-        source = _read_file(Path(source))
+        return source, None
+    data = source if isinstance(source, bytes) else _read_file(Path(source))
     try:
-        return onnx.load_model_from_string(source)
+        model = onnx.load_model_from_string(data)
     except Exception as error:
         raise ModelError("not an ONNX file: the bytes are not a valid protobuf") from error
+    return model, None if isinstance(source, bytes) else Path(source).parent
 
 
 def _read_file(path: Path) -> bytes:
@@ -158,6 +162,36 @@ def _inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
         return inliner.inline_local_functions(model)
     except Exception as error:
         raise ModelError(f"the model's local functions cannot be inlined: {error}") from error
+
+
+def _in_order(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with every node behind those it reads; onnxruntime takes any order.
+
+    Nodes in a circle stay where they are, for the checker to complain about.
+    """
+    nodes = list(model.graph.node)
+    writers = {name: place for place, node in enumerate(nodes) for name in node.output if name}
+    needs = [{writers[name] for name in node.input if name in writers} for node in nodes]
+    readers: list[list[int]] = [[] for _ in nodes]
+    for place, needed in enumerate(needs):
+        for writer in needed:
+            readers[writer].append(place)
+    ready = [place for place, needed in enumerate(needs) if not needed]
+    order: list[int] = []
+    while ready:
+        place = heapq.heappop(ready)
+        order.append(place)
+        for reader in readers[place]:
+            needs[reader].discard(place)
+            if not needs[reader]:
+                heapq.heappush(ready, reader)
+    if len(order) < len(nodes) or order == sorted(order):
+        return model
+    in_order = onnx.ModelProto()
+    in_order.CopyFrom(model)
+    del in_order.graph.node[:]
+    in_order.graph.node.extend(nodes[place] for place in order)
+    return in_order
 
 
 def _fixed_batch(inputs: list[onnx.ValueInfoProto]) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 from scipy.sparse import csr_array
 
@@ -15,6 +13,7 @@ from tacit.model_compiler.onnx_ops.builder import (
 )
 from tacit.model_compiler.onnx_ops.call import Call, rank_of
 from tacit.model_compiler.onnx_ops.loading import OnnxNode
+from tacit.model_compiler.onnx_ops.parts import part
 
 POST_TRANSFORMS = {"NONE": "Identity", "LOGISTIC": "Sigmoid", "SOFTMAX": "Softmax"}
 
@@ -99,33 +98,14 @@ def label_parts(
     label, scores = (*node.outputs, "")[:2]
     scores = scores or f"{node.name}/scores"
     raw, index = (scores if transform == "NONE" else f"{scores}/raw"), f"{scores}/index"
-    parts = [_part(node, op, node.inputs, raw, attributes)]
+    parts = [part(node, op, node.inputs, raw, attributes, "tacit")]
     if raw != scores:
-        parts.append(_part(node, POST_TRANSFORMS[transform], (raw,), scores, {"axis": 1}))
+        parts.append(part(node, POST_TRANSFORMS[transform], (raw,), scores, {"axis": 1}))
     if label:
-        parts.append(_part(node, "ClassIndex", (scores,), index, {"axis": 1, "keepdims": 0}))
-        parts.append(_part(node, "ClassLabel", (index,), label, {"labels": labels}))
+        place: dict[str, object] = {"axis": 1, "keepdims": 0}
+        parts.append(part(node, "ClassIndex", (scores,), index, place, "tacit"))
+        parts.append(part(node, "ClassLabel", (index,), label, {"labels": labels}, "tacit"))
     return parts
-
-
-def _part(
-    node: OnnxNode,
-    op: str,
-    inputs: tuple[str, ...],
-    output: str,
-    attributes: dict[str, object],
-) -> OnnxNode:
-    domain = "" if op in POST_TRANSFORMS.values() else "tacit"
-    return dataclasses.replace(
-        node,
-        op=op,
-        domain=domain,
-        inputs=inputs,
-        outputs=(output,),
-        attributes=attributes,
-        version=13,
-        proto=None,
-    )
 
 
 def class_labels(node: OnnxNode) -> tuple[object, ...]:

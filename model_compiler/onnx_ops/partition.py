@@ -48,12 +48,12 @@ def _names(text: str) -> frozenset[str]:
 CLIENT_ONLY = _names(
     "Softmax LogSoftmax ArgMax ArgMin Normalizer Reciprocal Not And Or Greater GreaterOrEqual Less "
     "LessOrEqual Equal Where ReduceMax ReduceMin ReduceProd ReduceLogSumExp Log Sqrt LabelEncoder "
-    "ZipMap ClassIndex ClassLabel Sign Floor Ceil Round"
+    "ZipMap ClassIndex ClassLabel PairVotes CouplePairs Sign Floor Ceil Round"
 )
 FLEXIBLE = _names("Relu Tanh Softplus Clip HardSigmoid Exp Abs Max Min Pow")
 RELABEL = _names("Identity Dropout Reshape Flatten Squeeze Unsqueeze")
 SELECTION = _names("Slice Split Gather ArrayFeatureExtractor Expand Transpose GatherColumns")
-LABELS = _names("ClassIndex ClassLabel LabelEncoder ZipMap")
+LABELS = _names("ClassIndex ClassLabel PairVotes LabelEncoder ZipMap")
 LEADING = _names("Cast Scaler Normalizer Add Sub Mul Div Clip Concat")
 # What follows leads only where it ends in something that cannot be computed on encrypted values.
 ON_THE_WAY = _names("Neg Sum Mean Pow Abs Exp Max Min ReduceSum ReduceMean")

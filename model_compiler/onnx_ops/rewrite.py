@@ -14,10 +14,11 @@ from types import MappingProxyType
 import numpy as np
 from onnx import TensorProto, helper
 
-from tacit.model_compiler.onnx_ops.call import Constant
 from tacit.model_compiler.onnx_ops.folding import SHAPE_OPS
+from tacit.model_compiler.onnx_ops.fused import fused_rules
 from tacit.model_compiler.onnx_ops.loading import OnnxNode
 from tacit.model_compiler.onnx_ops.ml import expand_classifier
+from tacit.model_compiler.onnx_ops.parts import constant_part, part
 from tacit.model_compiler.onnx_ops.trees import expand_tree_classifier
 from tacit.model_compiler.onnx_ops.vector_machine import expand_vector_machine
 
@@ -82,7 +83,7 @@ def _joined_first(node: OnnxNode, computed: set[str]) -> list[OnnxNode]:
         names = tuple(run)
         if known and len(names) > 1:
             joined = f"{node.outputs[0]}/joined{len(operands)}"
-            parts.append(_part(node, "Concat", names, joined, node.attributes))
+            parts.append(part(node, "Concat", names, joined, node.attributes))
             names = (joined,)
         operands += names
     return [*parts, dataclasses.replace(node, inputs=tuple(operands), proto=None)]
@@ -98,6 +99,7 @@ def _rules() -> Mapping[tuple[str, str], Rule]:
             (ML, "Binarizer"): _binarizer,
             (ML, "Imputer"): _imputer,
             (ML, "OneHotEncoder"): _one_hot_encoder,
+            **fused_rules(),
             ("", "IsNaN"): _is_nan,
             ("", "LpNormalization"): _lp_normalization,
             ("", "ReduceL1"): _reduce_l1,
@@ -119,16 +121,16 @@ def _cast_like(node: OnnxNode, element_types: Mapping[str, int]) -> OnnxNode:
 
 
 def _feature_vectorizer(node: OnnxNode) -> list[OnnxNode]:
-    return [_part(node, "Concat", node.inputs, node.outputs[0], {"axis": 1})]
+    return [part(node, "Concat", node.inputs, node.outputs[0], {"axis": 1})]
 
 
 def _binarizer(node: OnnxNode) -> list[OnnxNode]:
     threshold, above = f"{node.outputs[0]}/threshold", f"{node.outputs[0]}/above"
     limit = node.attributes.get("threshold", 0.0)
     return [
-        _constant(node, threshold, np.asarray(limit, dtype=np.float32)),
-        _part(node, "Greater", (node.inputs[0], threshold), above),
-        _part(node, "Cast", (above,), node.outputs[0], {"to": TensorProto.FLOAT}),
+        constant_part(node, threshold, np.asarray(limit, dtype=np.float32)),
+        part(node, "Greater", (node.inputs[0], threshold), above),
+        part(node, "Cast", (above,), node.outputs[0], {"to": TensorProto.FLOAT}),
     ]
 
 
@@ -141,16 +143,16 @@ def _imputer(node: OnnxNode) -> list[OnnxNode]:
         return [node]
     imputed, marker = f"{output}/imputed", f"{output}/marker"
     dtype = np.float32 if kind == "floats" else np.int64
-    nodes = [_constant(node, imputed, np.array([values], dtype=dtype))]
+    nodes = [constant_part(node, imputed, np.array([values], dtype=dtype))]
     replaced = attributes.get(
         "replaced_value_float" if kind == "floats" else "replaced_value_int64"
     )
     if replaced is None or replaced != replaced:
-        nodes.append(_part(node, "Equal", (x, x), found))
-        return [*nodes, _part(node, "Where", (found, x, imputed), output)]
-    nodes.append(_constant(node, marker, np.asarray(replaced, dtype=dtype)))
-    nodes.append(_part(node, "Equal", (x, marker), found))
-    return [*nodes, _part(node, "Where", (found, imputed, x), output)]
+        nodes.append(part(node, "Equal", (x, x), found))
+        return [*nodes, part(node, "Where", (found, x, imputed), output)]
+    nodes.append(constant_part(node, marker, np.asarray(replaced, dtype=dtype)))
+    nodes.append(part(node, "Equal", (x, marker), found))
+    return [*nodes, part(node, "Where", (found, imputed, x), output)]
 
 
 def _one_hot_encoder(node: OnnxNode) -> list[OnnxNode]:
@@ -162,108 +164,91 @@ def _one_hot_encoder(node: OnnxNode) -> list[OnnxNode]:
     known, axis = f"{output}/categories", f"{output}/axis"
     column, equal = f"{output}/column", f"{output}/equal"
     return [
-        _constant(node, known, np.array(categories, dtype=np.int64)),
-        _constant(node, axis, np.array([-1], dtype=np.int64)),
-        _part(node, "Unsqueeze", (node.inputs[0], axis), column),
-        _part(node, "Equal", (column, known), equal),
-        _part(node, "Cast", (equal,), output, {"to": TensorProto.FLOAT}),
+        constant_part(node, known, np.array(categories, dtype=np.int64)),
+        constant_part(node, axis, np.array([-1], dtype=np.int64)),
+        part(node, "Unsqueeze", (node.inputs[0], axis), column),
+        part(node, "Equal", (column, known), equal),
+        part(node, "Cast", (equal,), output, {"to": TensorProto.FLOAT}),
     ]
 
 
 def _is_nan(node: OnnxNode) -> list[OnnxNode]:
     equal, x = f"{node.outputs[0]}/equal", node.inputs[0]
-    return [_part(node, "Equal", (x, x), equal), _part(node, "Not", (equal,), node.outputs[0])]
+    return [part(node, "Equal", (x, x), equal), part(node, "Not", (equal,), node.outputs[0])]
 
 
 def _lp_normalization(node: OnnxNode) -> list[OnnxNode]:
     (x, output), order = (node.inputs[0], node.outputs[0]), node.attributes.get("p", 2)
     sizes, axes, total = f"{output}/sizes", f"{output}/axes", f"{output}/total"
     smallest, norm = f"{output}/smallest", f"{output}/norm"
-    size = _part(node, "Abs", (x,), sizes) if order == 1 else _part(node, "Mul", (x, x), sizes)
+    size = part(node, "Abs", (x,), sizes) if order == 1 else part(node, "Mul", (x, x), sizes)
     nodes = [
         size,
-        _constant(node, axes, np.array([node.attributes.get("axis", -1)], dtype=np.int64)),
-        _part(node, "ReduceSum", (sizes, axes), total, {"keepdims": 1}),
-        _constant(node, smallest, np.asarray(SMALLEST_NORM, dtype=np.float64)),
+        constant_part(node, axes, np.array([node.attributes.get("axis", -1)], dtype=np.int64)),
+        part(node, "ReduceSum", (sizes, axes), total, {"keepdims": 1}),
+        constant_part(node, smallest, np.asarray(SMALLEST_NORM, dtype=np.float64)),
     ]
     if order != 1:
         root = f"{output}/root"
-        nodes.append(_part(node, "Sqrt", (total,), root))
+        nodes.append(part(node, "Sqrt", (total,), root))
         total = root
-    nodes.append(_part(node, "Max", (total, smallest), norm))
-    return [*nodes, _part(node, "Div", (x, norm), output)]
+    nodes.append(part(node, "Max", (total, smallest), norm))
+    return [*nodes, part(node, "Div", (x, norm), output)]
 
 
 def _reduce_l1(node: OnnxNode) -> list[OnnxNode]:
     sizes = f"{node.outputs[0]}/sizes"
-    return [_part(node, "Abs", node.inputs[:1], sizes), _summed(node, sizes, node.outputs[0])]
+    return [part(node, "Abs", node.inputs[:1], sizes), _summed(node, sizes, node.outputs[0])]
 
 
 def _reduce_l2(node: OnnxNode) -> list[OnnxNode]:
     squares, total = f"{node.outputs[0]}/squares", f"{node.outputs[0]}/total"
     x = node.inputs[0]
     return [
-        _part(node, "Mul", (x, x), squares),
+        part(node, "Mul", (x, x), squares),
         _summed(node, squares, total),
-        _part(node, "Sqrt", (total,), node.outputs[0]),
+        part(node, "Sqrt", (total,), node.outputs[0]),
     ]
 
 
 def _reduce_sum_square(node: OnnxNode) -> list[OnnxNode]:
     squares, x = f"{node.outputs[0]}/squares", node.inputs[0]
-    return [_part(node, "Mul", (x, x), squares), _summed(node, squares, node.outputs[0])]
+    return [part(node, "Mul", (x, x), squares), _summed(node, squares, node.outputs[0])]
 
 
 def _reduce_log_sum(node: OnnxNode) -> list[OnnxNode]:
     total = f"{node.outputs[0]}/total"
-    return [_summed(node, node.inputs[0], total), _part(node, "Log", (total,), node.outputs[0])]
+    return [_summed(node, node.inputs[0], total), part(node, "Log", (total,), node.outputs[0])]
 
 
 def _summed(node: OnnxNode, operand: str, output: str) -> OnnxNode:
-    part = _part(node, "ReduceSum", (operand, *node.inputs[1:]), output, dict(node.attributes))
-    return dataclasses.replace(part, version=11 if "axes" in node.attributes else 13)
-
-
-def _constant(node: OnnxNode, output: str, value: Constant) -> OnnxNode:
-    return _part(node, "Constant", (), output, {"value": value})
-
-
-def _part(
-    node: OnnxNode,
-    op: str,
-    inputs: tuple[str, ...],
-    output: str,
-    attributes: Mapping[str, object] | None = None,
-) -> OnnxNode:
-    return dataclasses.replace(
-        node,
-        op=op,
-        domain="",
-        inputs=inputs,
-        outputs=(output,),
-        attributes=attributes or {},
-        version=13,
-        proto=None,
-    )
+    made = part(node, "ReduceSum", (operand, *node.inputs[1:]), output, dict(node.attributes))
+    return dataclasses.replace(made, version=11 if "axes" in node.attributes else 13)
 
 
 def _gather_columns(nodes: Sequence[OnnxNode]) -> list[OnnxNode]:
-    """Undo transpose, take rows by GatherND, transpose: how torch writes x[:, [0, 3, 5]]."""
+    """Undo transpose, GatherND, transpose: how torch writes x[:, [0, 3, 5]] and x[:, :, i, j]."""
     writers = {name: node for node in nodes for name in node.outputs}
     return [_as_gather(node, writers) or node for node in nodes]
 
 
 def _as_gather(node: OnnxNode, writers: Mapping[str, OnnxNode]) -> OnnxNode | None:
-    taken = writers.get(node.inputs[0]) if _swaps(node) else None
+    back = _permutation(node)
+    taken = writers.get(node.inputs[0]) if back else None
     if taken is None or taken.op != "GatherND" or taken.attributes.get("batch_dims", 0) != 0:
         return None
     source, numbers = writers.get(taken.inputs[0]), taken.inputs[1]
-    if source is None or not _swaps(source):
+    order = _permutation(source) if source else None
+    if source is None or order is None:
         return None
-    return dataclasses.replace(
-        _part(node, "GatherColumns", (source.inputs[0], numbers), node.outputs[0]), domain="tacit"
-    )
+    inputs, output = (source.inputs[0], numbers), node.outputs[0]
+    if order == back == (1, 0):
+        return part(node, "GatherColumns", inputs, output, domain="tacit")
+    permutations = {"before": order, "after": back}
+    return part(node, "GatherPoints", inputs, output, permutations, domain="tacit")
 
 
-def _swaps(node: OnnxNode) -> bool:
-    return (node.domain, node.op) == ("", "Transpose") and node.attributes.get("perm") == (1, 0)
+def _permutation(node: OnnxNode) -> tuple[int, ...] | None:
+    found = node.attributes.get("perm")
+    is_transpose = (node.domain, node.op) == ("", "Transpose")
+    return found if is_transpose and isinstance(found, tuple) else None

@@ -24,11 +24,13 @@ from tacit.model_compiler.onnx_ops import (
 )
 from tacit.model_compiler.onnx_ops.builder import Value
 from tacit.model_compiler.onnx_ops.call import Call
+from tacit.model_compiler.onnx_ops.fused import ONNXRUNTIME
 from tacit.model_compiler.onnx_ops.loading import OnnxNode
 
 Rule = Callable[[Call], list[Value]]  # an empty list: cannot be computed
 Key = tuple[str, str]
 ML = "ai.onnx.ml"
+QUANTISED = ("ConvInteger", "MatMulInteger", "QGemm", "QAttention", "MatMulNBits")
 
 
 def core_rules() -> Mapping[Key, Rule]:
@@ -41,10 +43,12 @@ def core_rules() -> Mapping[Key, Rule]:
     rules[ML, "SVMRegressor"] = vector_machine.regressor
     rules[ML, "SVMClassifier"] = vector_machine.unexpanded_classifier
     rules["tacit", "MachineScores"] = vector_machine.two_class_scores
+    rules["tacit", "PairScores"] = vector_machine.pair_scores
     rules[ML, "TreeEnsembleRegressor"] = trees.regressor
     rules[ML, "TreeEnsembleClassifier"] = trees.unexpanded_classifier
     rules["tacit", "TreeScores"] = trees.class_scores
     rules["tacit", "GatherColumns"] = layout.gather_columns
+    rules["tacit", "GatherPoints"] = layout.gather_points
     rules["tacit", "LinearScores"] = ml.linear_scores
     return MappingProxyType(rules)
 
@@ -128,17 +132,29 @@ def why_unsupported(node: OnnxNode, *, at_client: bool) -> str:
     if at_client:
         return (
             "cannot be computed on encrypted values; it is supported only as one of the first or "
-            f"last steps, which the client runs in the clear. {_suggestion(node.op)}"
+            f"last steps, which the client runs in the clear. {_suggestion(node)}"
         )
-    return f"is not supported. {_suggestion(node.op)}"
+    return f"is not supported. {_suggestion(node)}"
 
 
-def _suggestion(op: str) -> str:
+def _suggestion(node: OnnxNode) -> str:
+    if is_quantised(node):
+        return "Export the model in floating point, before quantisation"
+    if node.domain.startswith(ONNXRUNTIME):
+        return "onnxruntime's optimiser wrote it: compile the file that was optimised"
+    return _suggestion_for(node.op)
+
+
+def is_quantised(node: OnnxNode) -> bool:
+    """Tell whether a node belongs to a quantised model."""
+    name = node.op.lower()
+    return "quantize" in name or "qlinear" in name or node.op in QUANTISED
+
+
+def _suggestion_for(op: str) -> str:
     match op:
         case "Div":
             return "Divide by a constant, or let the division be the last step"
-        case "ConvInteger" | "QLinearConv":
-            return "Export the model in floating point"
         case "LpPool" | "GlobalLpPool":
             return "Use AveragePool or MaxPool"
         case "Hardmax":
@@ -157,6 +173,4 @@ def _suggestion(op: str) -> str:
             return "Export with an ai.onnx.ml opset below 5: TreeEnsembleClassifier or -Regressor"
         case "OneHotEncoder" | "OneHot" | "Binarizer" | "Imputer" | "DictVectorizer":
             return "Encode and complete the features before the model"
-        case "QuantizeLinear" | "DequantizeLinear" | "DynamicQuantizeLinear":
-            return "Export the model in floating point"
     return "Replace it by supported operators, or drop it before export"

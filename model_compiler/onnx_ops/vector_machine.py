@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import itertools
 
 import numpy as np
 from numpy.polynomial import polynomial
@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 from tacit.model_compiler.onnx_ops.builder import MAX_DEGREE, Floats, Form, Value
 from tacit.model_compiler.onnx_ops.call import Call, rank_of
 from tacit.model_compiler.onnx_ops.loading import OnnxNode
+from tacit.model_compiler.onnx_ops.parts import part
 
 KERNELS = ("LINEAR", "POLY", "RBF", "SIGMOID")
 
@@ -28,19 +29,42 @@ def two_class_scores(call: Call) -> list[Value]:
     return [_decision(call, np.array([[-1.0], [1.0]]), call.output)]
 
 
+def pair_scores(call: Call) -> list[Value]:
+    """One decision for every pair of classes (i, j), i < j: positive where i wins.
+
+    Row j - 1 of the coefficients holds those of class i's vectors against class j, row i those of
+    class j's vectors against class i.
+    """
+    counts = [int(count) for count in call.numbers("vectors_per_class")]
+    classes, total = len(counts), sum(counts)
+    coefficients = np.asarray(call.numbers("coefficients"), dtype=np.float64)
+    if min(counts, default=0) < 0 or coefficients.size != (classes - 1) * total:
+        call.reject(f"{coefficients.size} coefficients do not fit the vectors per class {counts}")
+    rows = coefficients.reshape(classes - 1, total)
+    owner = np.repeat(np.arange(classes), counts)
+    pairs = itertools.combinations(range(classes), 2)
+    mix = [np.where(owner == i, rows[j - 1], 0) + (owner == j) * rows[i] for i, j in pairs]
+    rho = np.asarray(call.numbers("rho"), dtype=np.float64)
+    if rho.size != len(mix):
+        call.reject(f"{len(mix)} pairs of classes need as many rho, there are {rho.size}")
+    vectors = np.asarray(call.numbers("support_vectors"), dtype=np.float64)
+    return [_mixed_kernels(call, vectors, np.array(mix), rho, call.output)]
+
+
 def unexpanded_classifier(call: Call) -> list[Value]:
     """Refuse the SVMClassifier nodes that `expand_vector_machine` left alone."""
     call.reject(
-        f"kernel {call.attribute('kernel_type', 'LINEAR')} with these labels and probabilities is "
-        "not supported: use an SVC with two classes and without probability=True, or LinearSVC or "
+        f"kernel {call.attribute('kernel_type', 'LINEAR')} with these labels and this "
+        "post_transform is not supported: use an SVC as scikit-learn exports it, or LinearSVC or "
         "LogisticRegression"
     )
 
 
 def expand_vector_machine(node: OnnxNode) -> list[OnnxNode]:
-    """Split an SVMClassifier for two classes into scores (encrypted) and label (client).
+    """Split an SVMClassifier into decisions (encrypted) and what the client makes of them.
 
-    The label is the one with the smaller score, as onnxruntime has it.
+    Of two classes without probabilities, the label is the one with the smaller score, as
+    onnxruntime has it; otherwise the class that wins most of its pairs.
 
     Returns:
         The parts, or the node itself if it cannot be split.
@@ -48,27 +72,47 @@ def expand_vector_machine(node: OnnxNode) -> list[OnnxNode]:
     labels = node.attributes.get("classlabels_strings") or node.attributes.get("classlabels_ints")
     plain = node.attributes.get("post_transform", "NONE") == "NONE"
     kernel = node.attributes.get("kernel_type", "LINEAR")
-    two = isinstance(labels, tuple) and len(labels) == 2
-    supported = plain and two and kernel in KERNELS and not node.attributes.get("prob_a")
-    if not supported or not node.attributes.get("support_vectors"):
+    if not plain or not isinstance(labels, tuple) or len(labels) < 2 or kernel not in KERNELS:
         return [node]
+    if not node.attributes.get("support_vectors"):
+        return [node]
+    if len(labels) > 2 or node.attributes.get("prob_a"):
+        counts = node.attributes.get("vectors_per_class")
+        matching = isinstance(counts, tuple) and len(counts) == len(labels)
+        return _pair_parts(node, labels) if matching else [node]
     label, scores = (*node.outputs, "")[:2]
     scores = scores or f"{node.name}/scores"
-    parts = [_part(node, "tacit", "MachineScores", scores, node.inputs, dict(node.attributes))]
+    parts = [part(node, "MachineScores", node.inputs, scores, dict(node.attributes), "tacit")]
     if label:
         index = f"{scores}/index"
         place: dict[str, object] = {"axis": 1, "keepdims": 0}
-        parts.append(_part(node, "", "ArgMin", index, (scores,), place))
-        parts.append(_part(node, "tacit", "ClassLabel", label, (index,), {"labels": labels}))
+        parts.append(part(node, "ArgMin", (scores,), index, place))
+        parts.append(part(node, "ClassLabel", (index,), label, {"labels": labels}, "tacit"))
+    return parts
+
+
+def _pair_parts(node: OnnxNode, labels: tuple[object, ...]) -> list[OnnxNode]:
+    """Decisions by pairs, votes for the label, and probabilities coupled from those of pairs."""
+    label, scores = (*node.outputs, "")[:2]
+    scale, shift = node.attributes.get("prob_a"), node.attributes.get("prob_b")
+    likely = isinstance(scale, tuple) and isinstance(shift, tuple)
+    scores = scores or f"{node.name}/scores"
+    pairs = f"{scores}/pairs" if likely else scores
+    parts = [part(node, "PairScores", node.inputs, pairs, dict(node.attributes), "tacit")]
+    if likely and node.outputs[1:] and node.outputs[1]:
+        platt: dict[str, object] = {"scale": scale, "shift": shift}
+        parts.append(part(node, "CouplePairs", (pairs,), scores, platt, "tacit"))
+    if label:
+        index = f"{scores}/index"
+        count: dict[str, object] = {"classes": len(labels)}
+        parts.append(part(node, "PairVotes", (pairs,), index, count, "tacit"))
+        parts.append(part(node, "ClassLabel", (index,), label, {"labels": labels}, "tacit"))
     return parts
 
 
 def _decision(call: Call, weights: Floats, output: str) -> Value:
     """Return weights (outputs, 1) times the decision, plus weights times rho."""
     value = call.value(0)
-    kernel = call.attribute("kernel_type", "LINEAR")
-    if kernel not in KERNELS:
-        call.reject(f"the kernel {kernel} is not supported: use one of {', '.join(KERNELS)}")
     coefficients = np.asarray(call.numbers("coefficients"), dtype=np.float64)
     vectors = np.asarray(call.numbers("support_vectors"), dtype=np.float64)
     rho = np.asarray(call.numbers("rho") or (0.0,), dtype=np.float64)
@@ -76,17 +120,25 @@ def _decision(call: Call, weights: Floats, output: str) -> Value:
         call.reject("the operand must be (rows, features), and there must be one rho")
     if not vectors.size and coefficients.size == value.size:  # weights instead of vectors
         vectors, coefficients = coefficients, np.ones(1)
-    if coefficients.size * value.size != vectors.size or not vectors.size:
-        call.reject(f"{vectors.size} numbers are not {coefficients.size} rows of {value.size}")
-    vectors = vectors.reshape(-1, value.size)
-    shape, bias = (len(weights),), weights[:, 0] * rho[0]
+    mix = weights @ coefficients[None]
+    return _mixed_kernels(call, vectors, mix, weights[:, 0] * rho[0], output)
+
+
+def _mixed_kernels(call: Call, numbers: Floats, mix: Floats, bias: Floats, output: str) -> Value:
+    """Return mix (outputs, vectors) times the kernels of all support vectors, plus bias."""
+    value = call.value(0)
+    kernel = call.attribute("kernel_type", "LINEAR")
+    if kernel not in KERNELS:
+        call.reject(f"the kernel {kernel} is not supported: use one of {', '.join(KERNELS)}")
+    if rank_of(value) != 2 or mix.shape[1] * value.size != numbers.size or not numbers.size:
+        call.reject(f"{numbers.size} numbers are not {mix.shape[1]} rows of {value.size}")
+    vectors, shape = numbers.reshape(-1, value.size), (len(mix),)
     if kernel == "LINEAR":
-        matrix = csr_array(weights @ (coefficients @ vectors)[None])
+        matrix = csr_array(mix @ vectors)
         return call.builder.affine([(value, matrix)], bias, shape, output, call.origin)
     made = {"POLY": _polynomial_kernels, "RBF": _radial_kernels, "SIGMOID": _sigmoid_kernels}
     kernels = made[str(kernel)](call, value, vectors)
-    matrix = csr_array(weights @ coefficients[None])
-    return call.builder.affine([(kernels, matrix)], bias, shape, output, call.origin)
+    return call.builder.affine([(kernels, csr_array(mix))], bias, shape, output, call.origin)
 
 
 def _polynomial_kernels(call: Call, value: Value, vectors: Floats) -> Value:
@@ -130,23 +182,3 @@ def _products(call: Call, value: Value, vectors: Floats) -> Value:
     matrix = csr_array(gamma * vectors)
     inner = call.inner("products")
     return call.builder.affine([(value, matrix)], constant, (len(vectors),), inner, call.origin)
-
-
-def _part(
-    node: OnnxNode,
-    domain: str,
-    op: str,
-    output: str,
-    inputs: tuple[str, ...],
-    attributes: dict[str, object],
-) -> OnnxNode:
-    return dataclasses.replace(
-        node,
-        op=op,
-        domain=domain,
-        inputs=inputs,
-        outputs=(output,),
-        attributes=attributes,
-        version=13,
-        proto=None,
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -181,6 +182,46 @@ def _map_values(operands: Sequence[Array], attributes: Attributes) -> object:
     return np.array(mapped, dtype=dtype).reshape(operands[0].shape)
 
 
+def _couple_pairs(value: Array) -> Array:
+    """Probabilities of k classes from those of the pairs (i, j), i < j, that i is meant.
+
+    The second method of Wu, Lin and Weng (2004): p minimises the sum over pairs of
+    (r_ji p_i - r_ij p_j)^2, improved one class at a time, for each row until its optimality
+    conditions hold within 0.005 / k, as libsvm and onnxruntime stop.
+    """
+    pairs = np.asarray(value, dtype=np.float64)
+    classes = math.isqrt(2 * pairs.shape[1]) + 1
+    upper = np.triu_indices(classes, 1)
+    won = np.zeros((len(pairs), classes, classes))
+    won[:, upper[0], upper[1]] = pairs
+    won[:, upper[1], upper[0]] = 1.0 - pairs
+    matrix = -won * won.transpose(0, 2, 1)
+    diagonal = np.square(won).sum(axis=1)
+    matrix[:, np.arange(classes), np.arange(classes)] = diagonal
+    found = np.full((len(pairs), classes), 1.0 / classes)
+    for _ in range(max(100, classes)):
+        gradient = np.einsum("rij,rj->ri", matrix, found)
+        total = (found * gradient).sum(axis=1, keepdims=True)
+        going = np.abs(gradient - total).max(axis=1) >= 0.005 / classes
+        if not going.any():
+            break
+        found[going] = _improved(matrix[going], found[going], gradient[going], total[going, 0])
+    return found
+
+
+def _improved(matrix: Array, found: Array, gradient: Array, total: Array) -> Array:
+    """Set each probability in turn to its best value, then scale to a sum of 1."""
+    for own in range(found.shape[1]):
+        diagonal = matrix[:, own, own]
+        change = (total - gradient[:, own]) / diagonal
+        found[:, own] += change
+        total = total + change * (change * diagonal + 2.0 * gradient[:, own])
+        total /= np.square(1.0 + change)
+        found /= (1.0 + change)[:, None]
+        gradient = (gradient + change[:, None] * matrix[:, own]) / (1.0 + change)[:, None]
+    return found
+
+
 _NONE: Mapping[str, str] = MappingProxyType({})
 _CONSTANT_OPERANDS: Mapping[str, str] = MappingProxyType({"left": "array?", "right": "array?"})
 _REDUCTION: Mapping[str, str] = MappingProxyType({"axes": "ints", "keepdims": "bool"})
@@ -205,6 +246,7 @@ def _operations() -> dict[str, Operation]:
         "floor": np.floor,
         "ceil": np.ceil,
         "round": np.rint,
+        "couple_pairs": _couple_pairs,
         "not": lambda value: np.logical_not(value.astype(bool)),
     }
     binary: dict[str, Callable[[Array, Array], object]] = {

@@ -59,13 +59,19 @@ class SimulatedRep(BackendRep):
         feeds = _named(self._model, inputs)
         problems: list[TacitError] = []
         for names in _choices(feeds):
-            try:
-                return self._run(feeds, names)
-            except TacitError as error:
-                problems.append(error)
+            for bootstrap in ("never", "always"):
+                try:
+                    return self._run(feeds, names, bootstrap)
+                except UnsupportedModelError as error:
+                    problems.append(error)
+                    break
+                except TacitError as error:
+                    problems.append(error)
         raise problems[0] if problems else UnsupportedModelError(["no input has rows of numbers"])
 
-    def _run(self, feeds: Mapping[str, Array], names: tuple[str, ...]) -> tuple[Array, ...]:
+    def _run(
+        self, feeds: Mapping[str, Array], names: tuple[str, ...], bootstrap: str
+    ) -> tuple[Array, ...]:
         from tacit.model_compiler import CompileOptions, compile_model
         from tacit.runtime.simulate import simulate
 
@@ -77,6 +83,7 @@ class SimulatedRep(BackendRep):
             accuracy=self._accuracy,
             keep_on_server=True,
             plans=("latency",),
+            bootstrap=bootstrap,
         )
         with tempfile.TemporaryDirectory(prefix="tacit-onnx-") as folder:
             artifact = compile_model(bound, Path(folder), options=options)

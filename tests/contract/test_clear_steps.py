@@ -99,6 +99,7 @@ ORACLES: list[tuple[ClearStep, Callable[[], object]]] = [
         lambda: np.array(["perhaps", "?", "?", "no", "no"]),
     ),
     (_step("zip_map", labels=LABELS), lambda: X),
+    (_step("couple_pairs", "h"), lambda: np.full((5, 3), 1 / 3)),
 ]
 TENSORS: dict[str, Array] = {
     "x": X,
@@ -109,6 +110,7 @@ TENSORS: dict[str, Array] = {
     "q": CUBE,
     "i": INDEX,
     "t": np.zeros((5, 4)),
+    "h": np.full((5, 3), 0.5),
 }
 
 
@@ -144,6 +146,24 @@ def test_sigmoid_and_softmax_do_not_overflow() -> None:
     softmax = apply_steps([_step("softmax", axes=(1,))], far)["y"]
     assert sigmoid.tolist() == [[0.0, 0.5, 1.0]]
     assert softmax.tolist() == [[0.0, 0.0, 1.0]]
+
+
+@pytest.mark.parametrize("classes", [2, 3, 6])
+def test_coupled_probabilities_meet_the_conditions_of_the_least_squares_they_solve(
+    classes: int,
+) -> None:
+    pairs = np.random.default_rng(classes).uniform(0.02, 0.98, (50, classes * (classes - 1) // 2))
+    got = apply_steps([_step("couple_pairs")], {"x": pairs})["y"]
+    np.testing.assert_allclose(got.sum(axis=1), 1.0, atol=1e-12)
+    for row, probabilities in zip(pairs, got, strict=True):
+        won = np.zeros((classes, classes))
+        won[np.triu_indices(classes, 1)] = row
+        won.T[np.triu_indices(classes, 1)] = 1.0 - row
+        matrix = np.diag((won**2).sum(axis=0)) - won * won.T
+        gradient = matrix @ probabilities
+        assert np.ptp(gradient) < 2 * 0.005 / classes
+        (alone,) = apply_steps([_step("couple_pairs")], {"x": row[None]})["y"]
+        np.testing.assert_allclose(alone, probabilities, atol=1e-12)
 
 
 def test_steps_run_in_order_and_may_write_over_a_tensor() -> None:

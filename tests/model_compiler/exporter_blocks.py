@@ -249,6 +249,11 @@ BLOCKS: dict[str, Pattern] = {
         CONV + "R = Relu(A)\nM = MaxPool<kernel_shape=[2, 2], strides=[2, 2]>(R)\n"
         "T = Transpose<perm=[0, 2, 3, 1]>(M)\nQ = Flatten<axis=1>(T)\nY = Gemm(Q, flat, fcb)",
     ),
+    "uneven_adaptive_pool_of_dynamo": Pattern(
+        CONV + "R = Relu(A)\nT = Transpose<perm=[2, 3, 0, 1]>(R)\nG = GatherND(T, cells)\n"
+        "U = Transpose<perm=[2, 3, 0, 1]>(G)\nQ = ReduceMean<axes=[2, 3], keepdims=0>(U)" + HEAD,
+        {"cells": np.stack(np.meshgrid(i(0, 2, 2, 5), i(1, 4), indexing="ij"), axis=-1)},
+    ),
     "log_softmax_head": Pattern(CONV + "R = Relu(A)\nG = GlobalAveragePool(R)\nQ = Flatten(G)\n"
         "Z = Gemm<transB=1>(Q, fct, fcb)\nY = LogSoftmax<axis=1>(Z)"),
     "flattened_softmax_of_old_opsets": Pattern(

@@ -53,6 +53,8 @@ def build(
         ],
     )
     imports = [helper.make_opsetid("", opset), helper.make_opsetid("ai.onnx.ml", ml_opset)]
+    others = {node.domain for node in nodes} - {"", "ai.onnx.ml"}
+    imports += [helper.make_opsetid(domain, 1) for domain in sorted(others)]
     model = helper.make_model(graph, opset_imports=imports, ir_version=8)
     for item in model.graph.output:
         item.type.tensor_type.elem_type = TensorProto.FLOAT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from onnx import TensorProto, external_data_helper, helper
 
 from tacit.clear_operations import Array
 from tacit.errors import ModelError, UnsupportedModelError, UserError
-from tacit.model_compiler.graph import Graph
+from tacit.model_compiler.graph import Affine, Graph
 from tacit.model_compiler.onnx_import import import_onnx
 from tests.model_compiler.onnx_models import build
 
@@ -153,12 +154,34 @@ def test_weights_that_are_not_finite_are_refused(value: float) -> None:
         import_onnx(build("Y = MatMul(X, W)", INPUT, {"W": weights}), name="test")
 
 
-def test_external_data_is_refused_and_never_opened(tmp_path: Path) -> None:
+def test_external_data_of_a_model_without_a_folder_is_refused() -> None:
     model = _dense()
     external_data_helper.set_external_data(model.graph.initializer[0], location="/etc/hostname")
     model.graph.initializer[0].ClearField("raw_data")
-    with pytest.raises(ModelError, match="another file"):
-        import_onnx(model, name="test")
+    for source in (model, model.SerializeToString()):
+        with pytest.raises(ModelError, match="another file: give the path"):
+            import_onnx(source, name="test")
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_weights_beside_the_model_are_read(tmp_path: Path, together: bool) -> None:
+    model, path = _dense(), tmp_path / "net.onnx"
+    inside = import_onnx(model, name="test").nodes[0]
+    onnx.save(
+        model,
+        path,
+        save_as_external_data=True,
+        all_tensors_to_one_file=together,
+        location="net.onnx.data" if together else None,
+        size_threshold=0,
+    )
+    assert "net.onnx.data" in os.listdir(tmp_path) or not together
+    assert not onnx.load(path, load_external_data=False).graph.initializer[0].raw_data
+    outside = import_onnx(path, name="test").nodes[0]
+    assert isinstance(inside, Affine)
+    assert isinstance(outside, Affine)
+    for one, other in zip(inside.matrices, outside.matrices, strict=True):
+        np.testing.assert_array_equal(one.toarray(), other.toarray())
 
 
 def test_an_operator_that_onnx_does_not_have_is_named_with_a_hint() -> None:
