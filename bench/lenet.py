@@ -26,7 +26,7 @@ __all__ = ["NAME", "SUMMARY", "LeNet", "draw", "export", "gradients", "make_task
 
 NAME = "lenet"
 SUMMARY = "LeNet with squares (MNIST): two convolutions, two dense layers: one image"
-PEERS = ("tacit:openfhe", "orion")
+PEERS = ("tacit:all_threads", "tacit:openfhe", "orion")
 KERNELS, HIDDEN, CLASSES, WIDTH = (32, 64), 512, 10, 5
 EPOCHS, BATCH, SEED = 5, 50, 7
 LEAST_ACCURACY = 0.95

@@ -7,6 +7,7 @@ queue, evaluation, decryption, with keys uploaded beforehand. Variants:
 
     on_server    input scaling and the final sigmoid are computed encrypted, not at the client
     in_process   the main variant without an endpoint
+    all_threads  the same, with as many threads as there are cores, as the peers have
     openfhe      compiled for and computed by OpenFHE, the oracle, instead of the native engine
 """
 
@@ -15,13 +16,24 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.endpoint import Endpoint
-from bench.worker import Array, Measured, Ready, Round, Worker, Workload, rows_at, serve
+from bench.worker import (
+    Array,
+    Measured,
+    Ready,
+    Round,
+    Worker,
+    Workload,
+    rows_at,
+    serve,
+    threads_allowed,
+)
 from tacit.artifact import Artifact
 from tacit.circuit import execute
 from tacit.client.client import Client
@@ -51,10 +63,13 @@ class TacitWorker:
         self._session: Session
         self._endpoint: Endpoint | None = None
         self._client: Client | None = None
+        self._threads: ThreadPoolExecutor | None = None
 
     def setup(self, workload: Workload) -> Ready:
         """Compile, make keys, load them; start the endpoint and upload the keys."""
         self._workload = workload
+        if workload.variant == "all_threads":
+            self._threads = ThreadPoolExecutor(threads_allowed())
         start = time.perf_counter()
         self._compile()
         compiled_at = time.perf_counter()
@@ -72,7 +87,8 @@ class TacitWorker:
             *self._simulate(),
         ]
         parameters = {**self._model.signature.params.to_json(), "plan": self._plan.name}
-        return Ready(parameters, 1, seconds, key_bytes, extra)
+        threads = 1 if self._threads is None else threads_allowed()
+        return Ready(parameters, threads, seconds, key_bytes, extra)
 
     def round(self, index: int) -> Round:
         """Predict one group of rows in process, then over HTTP."""
@@ -90,7 +106,7 @@ class TacitWorker:
         end = time.perf_counter()
         extra = [
             Measured("session_seconds", evaluated_at - encrypted_at, "s"),
-            # What remains when others have the processor part of the time; one thread works here.
+            # What remains when others have the processor part of the time; of all threads.
             Measured("server_cpu_seconds", share * result.timing.evaluate_seconds, "s"),
         ]
         extra += self._round_trip(rows, outputs)
@@ -99,6 +115,8 @@ class TacitWorker:
 
     def close(self) -> None:
         """Stop the endpoint and remove the artifact and the keys."""
+        if self._threads is not None:
+            self._threads.shutdown()
         if self._client is not None:
             self._client.close()
         if self._endpoint is not None:
@@ -128,7 +146,7 @@ class TacitWorker:
         keys = KeyPair.for_model(signature, self._folder / "frames")
         self._codec = Codec(signature, keys)
         frames = [keys.folder.file(entry).read_bytes() for entry in keys.facts.frames]
-        self._session = Session.open(self._model, frames, backend=self._backend)
+        self._session = Session.open(self._model, frames, self._threads, self._backend)
         return keys.facts.key_bytes
 
     def _simulate(self) -> list[Measured]:

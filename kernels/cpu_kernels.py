@@ -78,11 +78,16 @@ class CpuKernels(CpuArrays):
     def encode(
         self, slots: Floats, scale: float, level: int, *, extended: bool = False
     ) -> LimbArray:
-        """Encode real slots."""
+        """Encode slots; of real ones the first half of each row is kept."""
         basis = self._bases[level]
         mods, rows = (basis.mods, basis.rows) if extended else (None, basis.limbs)
         coefficients = self._slots.coefficients(slots)
-        return encode.encode(self.ring, coefficients, scale, mods, rows)[None, :, None]
+        whole = encode.encode(self.ring, coefficients, scale, mods, rows)[None, :, None]
+        return whole if np.iscomplexobj(slots) else whole[..., : self.ring.n // 2].copy()
+
+    def plaintext_bytes(self, rows: int, *, real: bool) -> int:
+        """Half of the rows, for real slots."""
+        return 8 * rows * (self.ring.n // 2 if real else self.ring.n)
 
     @typed
     def galois(self, element: int) -> Galois:
@@ -137,7 +142,7 @@ class CpuKernels(CpuArrays):
         x = own(a)
         out = self._array(*x.shape)
         out[1] = x[1]
-        elementwise.add(self.ring, x[0], own(plain), out=out[0], batch=x.shape[2])
+        elementwise.add(self.ring, x[0], self._whole(plain), out=out[0], batch=x.shape[2])
         return out
 
     def tensor(self, a: LimbArray, b: LimbArray) -> LimbArray:
@@ -242,13 +247,15 @@ class CpuKernels(CpuArrays):
         shared: LimbArray | None = None,
     ) -> list[LimbArray]:
         """Switch keys, move and divide by P, one after the other."""
-        digits = self.mod_up(a) if len(keys) > 1 else None
+        digits, level = self.mod_up(a) if len(keys) > 1 else None, a.shape[1] - 1
+        first, second = (*plus, None, None)[:2]
+        # What is added is moved in cache with the product, and so comes before the division.
+        times_p = None if first is None else self.scale(first, self._bases[level].p_product)
         made: list[LimbArray] = []
         for table, galois in zip(keys, moved, strict=True):
-            product = self.switched(a, table, digits=digits)
-            made.append(
-                self.mod_down(a.shape[1] - 1, product, plus=plus, moved=galois, shared=shared)
-            )
+            product = self.switched(a, table, digits=digits, moved=galois, plus=times_p)
+            added = None if second is None else self._permuted(own(second), galois)
+            made.append(self.mod_down(level, product, plus=(None, added), shared=shared))
         return made
 
     def turned(
@@ -350,16 +357,12 @@ class CpuKernels(CpuArrays):
         x: LimbArray,
         *,
         plus: Sequence[LimbArray | None] = (),
-        moved: Galois | None = None,
         shared: LimbArray | None = None,
     ) -> LimbArray:
         """Divide by P."""
         basis, words = self._bases[level], own(x)
         components, _, batch, n = words.shape
         added = [None if part is None else own(part) for part in plus or (None,) * components]
-        if moved is not None and moved.element != 1:
-            words = self._permuted(words, moved)
-            added = [None if part is None else self._permuted(part, moved) for part in added]
         out = self._array(components, basis.limbs, batch, n)
         all_rows = None if shared is None else own(shared)[0]
         mod_down(basis, words, added, out, shared=all_rows, batch=batch)
@@ -369,6 +372,16 @@ class CpuKernels(CpuArrays):
         if self._raise is None:
             self._raise = ModulusRaising(self._params, self.ring)
         return self._raise
+
+    def _whole(self, plain: LimbArray) -> Words:
+        """Return a plaintext's rows, those of which half was kept completed."""
+        words, half = own(plain), self.ring.n // 2
+        if words.shape[-1] == self.ring.n:
+            return words
+        out = self._array(*words.shape[:-1], self.ring.n)
+        out[..., :half] = words
+        out[..., half:] = words[..., ::-1]
+        return out
 
     def _permuted(self, x: Words, moved: Galois) -> Words:
         # Nothing is added, so no modulus matters: all rows count as entries of one.

@@ -147,7 +147,8 @@ def dot_pairs(
 
     Args:
         ring: the primes.
-        terms: for each output, a of shape (2, rows, batch, N) and b of shape (rows, N).
+        terms: for each output, a of shape (2, rows, batch, N) and b of shape (rows, N), or all b
+            of shape (rows, N / 2), which their mirror images complete.
         out: shape (2, rows, batch, N) each; none of the operands.
         mods: index of each of `rows` rows' modulus.
         batch: polynomials in a row.
@@ -156,7 +157,10 @@ def dot_pairs(
         raise InternalError(f"{len(terms)} sums for {len(out)} outputs, each of one term or more")
     rows = ring.rows_of(out[0], 2 * batch)
     a = addresses(ring, [pair[0] for pairs in terms for pair in pairs], 2 * rows * batch)
-    b = addresses(ring, [pair[1] for pairs in terms for pair in pairs], rows)
+    length: int = terms[0][0][1].shape[-1]
+    if length not in (ring.n, ring.n // 2):
+        raise InternalError(f"rows of {ring.n} or {ring.n // 2} residues expected, got {length}")
+    b = addresses(ring, [pair[1] for pairs in terms for pair in pairs], rows, length)
     counts = np.array([len(pairs) for pairs in terms], dtype=np.uint32)
     targets = addresses(ring, out, 2 * rows * batch)
     ring.library.tacit_dot_pairs(
@@ -168,6 +172,7 @@ def dot_pairs(
         counts.ctypes.data,
         a.ctypes.data,
         b.ctypes.data,
+        length < ring.n,
         targets.ctypes.data,
     )
 
@@ -261,9 +266,11 @@ def tensor_sum(
     return out
 
 
-def addresses(ring: Ring, arrays: Sequence[Limbs], rows: int) -> NDArray[np.uint64]:
-    """Return where arrays of `rows` rows lie."""
-    return np.array([ring.address(array, rows) for array in arrays], dtype=np.uint64)
+def addresses(
+    ring: Ring, arrays: Sequence[Limbs], rows: int, length: int = 0
+) -> NDArray[np.uint64]:
+    """Return where arrays of `rows` rows of N residues, or of `length`, lie."""
+    return np.array([ring.address(array, rows, length) for array in arrays], dtype=np.uint64)
 
 
 def _by_rows(

@@ -35,7 +35,7 @@ _SIGNATURES: dict[str, tuple[object, ...]] = {
         *(*_BATCH, _POINTER, ctypes.c_uint64, _POINTER, _COUNT, _POINTER),
         *(ctypes.c_int, _POINTER),
     ),
-    "tacit_dot_pairs": (*_BATCH, _COUNT, *((_POINTER,) * 4)),
+    "tacit_dot_pairs": (*_BATCH, _COUNT, *((_POINTER,) * 3), ctypes.c_int, _POINTER),
     "tacit_mod_up": (*_LEVEL, _COUNT, *((_POINTER,) * 3)),
     "tacit_key_product": (*_LEVEL, _COUNT, *((_POINTER,) * 3), _COUNT, _COUNT, *((_POINTER,) * 3)),
     "tacit_switch": (*_LEVEL, _COUNT, *((_POINTER,) * 3), _COUNT, _COUNT, *((_POINTER,) * 2)),

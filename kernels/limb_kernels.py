@@ -114,20 +114,25 @@ class LimbKernels(Protocol):
     def encode(
         self, slots: Floats, scale: float, level: int, *, extended: bool = False
     ) -> LimbArray:
-        """Encode real slots: rounded coefficients times the scale, over Q or, extended, over QP.
+        """Encode slots: rounded coefficients times the scale, over Q or, extended, over QP.
 
         Args:
-            slots: shape (N/2,).
+            slots: real or complex, shape (N/2,).
             scale: of the plaintext.
             level: whose rows are wanted.
             extended: over QP.
 
         Returns:
-            Shape (1, rows, 1, N).
+            Shape (1, rows, 1, N); or, where slots are real, (1, rows, 1, N/2): the other half of
+            each row is its mirror image, and a device may leave it out.
 
         Raises:
             CircuitError: a value is not finite, or outgrows double precision at its scale.
         """
+        ...
+
+    def plaintext_bytes(self, rows: int, *, real: bool) -> int:
+        """Return what `encode` takes to keep so many rows, of real slots or complex ones."""
         ...
 
     def galois(self, element: int) -> Galois:
@@ -197,7 +202,7 @@ class LimbKernels(Protocol):
         ...
 
     def add_plain(self, a: LimbArray, plain: LimbArray) -> LimbArray:
-        """Add a plaintext, shape (1, limbs, 1, N), to the first component of each entry."""
+        """Add a plaintext, over Q, to the first component of each entry."""
         ...
 
     def weighted(self, inputs: Sequence[LimbArray], weights: Words) -> LimbArray:
@@ -220,8 +225,8 @@ class LimbKernels(Protocol):
         """Return the sum of a b over the pairs (a, b) of each output.
 
         Args:
-            terms: for each output one or more pairs: a of two components, b a plaintext of shape
-                (1, rows, 1, N).
+            terms: for each output one or more pairs: a of two components, b a plaintext; all of
+                real slots or all of complex ones.
             level: of all.
             extended: all are over QP.
         """

@@ -83,21 +83,22 @@ class Ring:
             raise ParameterError(f"no tables for N = 2^{log_n} and moduli {self.moduli}")
         weakref.finalize(self, self.library.tacit_ring_free, self.handle)
 
-    def address(self, array: Limbs, rows: int) -> int:
-        """Return where an array of `rows` rows of N residues lies.
+    def address(self, array: Limbs, rows: int, length: int = 0) -> int:
+        """Return where an array of `rows` rows of N residues, or of `length`, lies.
 
         Raises:
             InternalError: it is not a contiguous uint64 array of that size.
         """
         described = array.__array_interface__  # one look-up where array.ctypes takes several
+        length = length or self.n
         if (
             described["typestr"] != "<u8"
             or described["strides"] is not None  # None: contiguous
-            or described["shape"][-1] != self.n
-            or array.size != rows * self.n
+            or described["shape"][-1] != length
+            or array.size != rows * length
         ):
             raise InternalError(
-                f"{rows} rows of {self.n} uint64 expected, got {array.dtype} {array.shape}"
+                f"{rows} rows of {length} uint64 expected, got {array.dtype} {array.shape}"
             )
         address: int = described["data"][0]
         return address

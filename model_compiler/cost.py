@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,7 @@ from tacit.model_compiler.coarse_costs import (
 from tacit.model_compiler.levels import LevelChecker
 from tacit.model_compiler.op_times import Backend, MachineTimes
 from tacit.model_compiler.op_work import Ring
+from tacit.packed_rows import memory_of_row
 from tacit.params import CryptoParams
 from tacit.type_rules import combination_type
 
@@ -170,6 +172,13 @@ def rotation_costs(
     )
 
 
+class Encoded(NamedTuple):
+    """How a constant is encoded: also modulo the special primes; for real slots, or complex."""
+
+    extended: bool
+    real: bool
+
+
 _Bootstrapped = tuple[ValueType, float, Counter[str]]
 """Result, milliseconds and operations of a bootstrap that was priced before."""
 
@@ -181,14 +190,14 @@ class CostModel:
     Attributes:
         milliseconds: spent so far.
         operations: fine operations so far, by name.
-        encoded: constants encoded so far, each with whether it is also modulo the special primes.
+        encoded: constants encoded so far.
     """
 
     params: CryptoParams
     times: MachineTimes
     milliseconds: float = 0.0
     operations: Counter[str] = field(default_factory=Counter)
-    encoded: dict[tuple[str, ValueType], bool] = field(default_factory=dict)
+    encoded: dict[tuple[str, ValueType], Encoded] = field(default_factory=dict)
     _checker: LevelChecker = field(default_factory=LevelChecker)
     _rings: dict[int, Ring] = field(default_factory=dict)
     _bootstraps: dict[tuple[ValueType, Bootstrap, int], _Bootstrapped] = field(default_factory=dict)
@@ -256,7 +265,8 @@ class CostModel:
         self._spend_all(linear_parts(backend, plan, slots, level, specials))
         over_qp = plan.over_qp(self.params.n, level + 1, specials)
         extended = backend is Backend.NATIVE and over_qp
-        row = np.zeros(1)  # its values cost nothing, and unpacking them would
+        # Values cost nothing, and unpacking them would.
+        row = np.zeros(1, dtype=memory_of_row(constants[plan.diagonals], 0).dtype)
         for term in plan.terms:
             self._encode(Plain(f"{plan.diagonals}/{term.row}", row), ValueType(level), extended)
         for output in range(plan.outputs if plan.bias else 0):
@@ -336,8 +346,8 @@ class CostModel:
             return sum(8 * self.params.n * (at.level + 1) + slots for _, at in self.encoded)
         specials = len(self.params.special_moduli)
         return sum(
-            8 * self.params.n * (at.level + 1 + specials * extended)
-            for (_, at), extended in self.encoded.items()
+            (4 if made.real else 8) * self.params.n * (at.level + 1 + specials * made.extended)
+            for (_, at), made in self.encoded.items()
         )
 
     @property
@@ -346,8 +356,8 @@ class CostModel:
         if self.times.backend is Backend.OPENFHE:
             return 0.0
         spent = 0.0
-        for (_, at), extended in self.encoded.items():
-            operation = "encode_extended" if extended else "encode"
+        for (_, at), made in self.encoded.items():
+            operation = "encode_extended" if made.extended else "encode"
             spent += self.times.milliseconds(self._ring(at.level), operation)
         return spent / 1e3
 
@@ -371,4 +381,4 @@ class CostModel:
 
     def _encode(self, plain: Plain, at: ValueType, extended: bool = False) -> None:
         if not plain.is_scalar:
-            self.encoded[plain.key, at] = extended
+            self.encoded[plain.key, at] = Encoded(extended, not np.iscomplexobj(plain.values))

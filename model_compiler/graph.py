@@ -150,6 +150,7 @@ class Graph:
         epilogue: clear steps at the client, from `outputs` to the model's outputs.
         model_inputs: names and per-row shapes of the ONNX inputs.
         model_outputs: names of the ONNX outputs, in order.
+        images: tensors that maps read in another shape, with the one that is most of an image.
     """
 
     name: str
@@ -161,6 +162,7 @@ class Graph:
     epilogue: tuple[ClearStep, ...] = ()
     model_inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     model_outputs: tuple[str, ...] = ()
+    images: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         written = set(self.inputs)
@@ -178,6 +180,14 @@ class Graph:
     def size(self, tensor: str) -> int:
         """Count the elements of one row of a tensor."""
         return int(np.prod(self.shapes[tensor], dtype=np.int64))
+
+    def image_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every tensor, or the one in which it is read as an image."""
+        found = dict(self.shapes)
+        for name, shape in self.images.items():
+            if name in found and self.size(name) == math.prod(shape):
+                found[name] = shape
+        return found
 
 
 def evaluate(

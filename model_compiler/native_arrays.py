@@ -137,11 +137,8 @@ class _Kernels:
             self.lend(2 * self._threads)
         return out
 
-    def mod_down(self, ring: Ring, components: int = 2, *, moved: bool = False) -> Lease:
-        held = [self.lend(2, ring.rows), self.lend(ring.limbs)] if moved else []
-        out = self.lend(components, ring.limbs)
-        held.clear()
-        return out
+    def mod_down(self, ring: Ring, components: int = 2) -> Lease:
+        return self.lend(components, ring.limbs)
 
 
 class _Shadow:
@@ -163,7 +160,7 @@ class _Shadow:
         return Held(a.type, self._like(a))
 
     def add_plain(self, a: Held, plain: Plain) -> Held:
-        return Held(a.type, self._like(a))
+        return Held(a.type, self._like(a) if plain.is_scalar else self._plus_plain(a))
 
     def multiply_plain(self, a: Held, plain: Plain) -> Held:
         return Held(product_type(a.type), self._like(a))
@@ -205,13 +202,14 @@ class _Shadow:
         ring, kernels = self._kernels.rings[a.type.level], self._kernels
         moving = dict.fromkeys(step % self._slots for step in steps if step % self._slots)
         digits = kernels.mod_up(ring) if len(moving) > 1 else None
+        scaled = self.pool.lend(ring.limbs) if moving else None
         products: list[Lease] = []
         rotated = {0: a}
         for step in moving:
-            product = kernels.switched(ring, digits=digits is not None)
+            product = kernels.switched(ring, digits=digits is not None, turned=True)
             products = [product]  # the one before is given back only now
-            rotated[step] = Held(a.type, kernels.mod_down(ring, moved=True))
-        del digits, products
+            rotated[step] = Held(a.type, kernels.mod_down(ring))
+        del digits, products, scaled
         return [rotated[step % self._slots] for step in steps]
 
     def rescale(self, a: Held) -> Held:
@@ -234,7 +232,7 @@ class _Shadow:
             outputs = [self._folded(output, steps) for output in outputs]
         if not plan.bias:
             return outputs
-        return [Held(to, self._like(output)) for output in outputs]
+        return [Held(to, self._plus_plain(output)) for output in outputs]
 
     def weighted_sum(
         self, inputs: Sequence[Held], plan: WeightedSumPlan, constants: Mapping[str, Floats]
@@ -267,6 +265,11 @@ class _Shadow:
     def _like(self, a: Held) -> Lease:
         return self.pool.lend(2, a.type.level + 1)
 
+    def _plus_plain(self, a: Held) -> Lease:
+        made, whole = self._like(a), self.pool.lend(a.type.level + 1)
+        del whole  # the plaintext of which half is kept, completed
+        return made
+
     def _folded(self, a: Held, steps: Sequence[int]) -> Held:
         if len(steps) == 1:
             return self.add(a, self.rotate(a, steps[0]))
@@ -292,10 +295,11 @@ class _Shadow:
             kept += [unmoved] if 0 in steps and unmoved is not None else []
             if len(steps - {0}) > 1:
                 digits = kernels.mod_up(ring)
+            scaled = None if extended or not steps - {0} else lend(ring.limbs)
             for _ in steps - {0}:
-                product = kernels.switched(ring, digits=digits is not None, turned=extended)
-                kept.append(product if extended else kernels.mod_down(ring, moved=True))
-            del unmoved, digits, product
+                product = kernels.switched(ring, digits=digits is not None, turned=True)
+                kept.append(product if extended else kernels.mod_down(ring))
+            del unmoved, digits, product, scaled
         return kept
 
     def _output(self, ring: Ring, plan: LinearPlan, output: int, extended: bool) -> Lease:

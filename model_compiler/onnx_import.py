@@ -355,6 +355,7 @@ def _assemble(state: _Import, name: str) -> Graph:
         epilogue=_live_steps(state.epilogue, state.model.outputs),
         model_inputs=dict(state.model.inputs),
         model_outputs=state.model.outputs,
+        images={tensor: shape for tensor, shape in state.builder.images.items() if tensor in kept},
     )
 
 

@@ -192,7 +192,7 @@ def _calls(count: int) -> Work:
 
 
 def _constant(ring: Ring, rows: int) -> Work:
-    return Work({"lookups": 1}) + _traffic(ring, rows)
+    return Work({"lookups": 1}) + _traffic(ring, rows) * 0.5  # the other half mirrors it
 
 
 def _traffic(ring: Ring, rows: int) -> Work:

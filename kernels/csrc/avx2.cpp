@@ -288,12 +288,12 @@ void permute_avx2(const Modulus &m, size_t n, const uint32_t *table, const u64 (
 
 const Kernels kAvx2Kernels = {
     4, encode_root, Ntt<Doubles>::forward, Ntt<Doubles>::inverse, add_rows, subtract_rows,
-    scale<NarrowScale>, add_constant, dot_rows, combine_rows,
+    scale<NarrowScale>, add_constant, dot_rows<Forwards>, dot_rows<Backwards>, combine_rows,
     centre_narrow};
 
 const Kernels kAvx2WideKernels = {
     4, encode_root_wide, Ntt<Integers>::forward, Ntt<Integers>::inverse, add_rows, subtract_rows,
-    scale<WideScale>, add_constant, dot_rows, combine_rows,
+    scale<WideScale>, add_constant, dot_rows<Forwards>, dot_rows<Backwards>, combine_rows,
     centre_wide};
 
 }  // namespace tacit

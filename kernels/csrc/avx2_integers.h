@@ -129,6 +129,25 @@ struct Sum {
 // A page ahead, where the processor's own prefetching stops; callers go by pieces of a page.
 TACIT_INLINE void prefetch_ahead(const u64 *p) { __builtin_prefetch(p + 512, 0, 2); }
 
+// How a row is read: forwards; or backwards, from its last vector on, where another sum has just
+// read it forwards and neighbouring pieces lie before.
+struct Forwards {
+    static const u64 *start(const u64 *row, size_t, size_t i) { return row + i; }
+    TACIT_INLINE static I take(const u64 *p, size_t k) {
+        if (k % 2 == 0) prefetch_ahead(p + 4 * k);
+        return load_row(p + 4 * k);
+    }
+    TACIT_INLINE static void prefetch_other(const u64 *p) { prefetch_ahead(p); }
+};
+
+struct Backwards {
+    static const u64 *start(const u64 *row, size_t n, size_t i) { return row + n - 4 - i; }
+    TACIT_INLINE static I take(const u64 *p, size_t k) {
+        return _mm256_permute4x64_epi64(load_row(p - 4 * k), 0x1b);
+    }
+    TACIT_INLINE static void prefetch_other(const u64 *p) { __builtin_prefetch(p - 512, 0, 2); }
+};
+
 // Sums of a block of vectors stay in registers while the terms go by, so that two rows are read at
 // a time and not all: rows lie powers of two apart, where the caches hold only eight.
 constexpr size_t kBlock = 4;
@@ -137,11 +156,12 @@ struct SumBlock {
     static constexpr size_t kLength = 4 * kBlock;
     Sum sums[kBlock];
     I half = set(kHalf);
+    template <class Way>
     TACIT_INLINE void add_rows(const u64 *a, const u64 *b) {
         TACIT_UNROLL
         for (size_t k = 0; k < kBlock; ++k) {
-            if (k % 2 == 0) prefetch_ahead(a + 4 * k), prefetch_ahead(b + 4 * k);
-            const I x = load_row(a + 4 * k), y = load_row(b + 4 * k);
+            if (k % 2 == 0) Way::prefetch_other(a + 4 * k);
+            const I x = load_row(a + 4 * k), y = Way::take(b, k);
             sums[k].add_product(_mm256_and_si256(x, half), _mm256_srli_epi64(x, 30),
                                 _mm256_and_si256(y, half), _mm256_srli_epi64(y, 30));
         }
@@ -198,10 +218,11 @@ TACIT_INLINE void sum_rows(const Modulus &m, size_t n, size_t terms, const Term 
     }
 }
 
+template <class Way>
 void dot_rows(const Modulus &m, size_t n, size_t terms, const u64 *const *a, const u64 *const *b,
               u64 *out) {
     sum_rows(m, n, terms, [=](auto &block, size_t t, size_t i) __attribute__((always_inline)) {
-        block.add_rows(a[t] + i, b[t] + i);
+        block.template add_rows<Way>(a[t] + i, Way::start(b[t], n, i));
     }, out);
 }
 

@@ -113,11 +113,12 @@ void permute_avx512(const Modulus &m, size_t n, const uint32_t *table, const u64
 
 const Kernels kAvx512NarrowKernels = {
     8, encode_root_narrow, forward_narrow, Ntt<Arithmetic<Narrow>>::inverse,
-    add_rows, subtract_rows, scale<Narrow>, add_constant, dot_narrow, combine_narrow,
-    centre<Narrow>};
+    add_rows, subtract_rows, scale<Narrow>, add_constant,
+    dot_narrow<Forwards>, dot_narrow<Backwards>, combine_narrow, centre<Narrow>};
 
 const Kernels kAvx512WideKernels = {
     8, encode_root_wide, Ntt<Arithmetic<Wide>>::forward, Ntt<Arithmetic<Wide>>::inverse, add_rows,
-    subtract_rows, scale<Wide>, add_constant, dot_wide, combine_wide, centre<Wide>};
+    subtract_rows, scale<Wide>, add_constant, dot_wide<Forwards>, dot_wide<Backwards>, combine_wide,
+    centre<Wide>};
 
 }  // namespace tacit

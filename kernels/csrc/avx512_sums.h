@@ -41,16 +41,36 @@ constexpr size_t kNarrowBlock = 8, kWideBlock = 4, kFewTerms = 4;
 // A page ahead, where the processor's own prefetching stops; callers go by pieces of a page.
 TACIT_INLINE void prefetch_ahead(const u64 *p) { __builtin_prefetch(p + 512, 0, 2); }
 
+// Where and how the k-th vector of a row is read: forwards; or backwards, from the row's last vector
+// on, where another sum has just read it forwards and neighbouring pieces lie before.
+struct Forwards {
+    static const u64 *start(const u64 *row, size_t, size_t i) { return row + i; }
+    TACIT_INLINE static V take(const u64 *p, size_t k) {
+        prefetch_ahead(p + 8 * k);
+        return load(p + 8 * k);
+    }
+    TACIT_INLINE static void prefetch_other(const u64 *p) { prefetch_ahead(p); }
+};
+
+struct Backwards {
+    static const u64 *start(const u64 *row, size_t n, size_t i) { return row + n - 8 - i; }
+    TACIT_INLINE static V take(const u64 *p, size_t k) {
+        const V order = _mm512_set_epi64(0, 1, 2, 3, 4, 5, 6, 7);
+        return _mm512_permutexvar_epi64(order, load(p - 8 * k));
+    }
+    TACIT_INLINE static void prefetch_other(const u64 *p) { __builtin_prefetch(p - 512, 0, 2); }
+};
+
 template <size_t kBlock>
 struct NarrowBlock {
     static constexpr size_t kLength = 8 * kBlock;
     NarrowSum sums[kBlock];
+    template <class Way>
     TACIT_INLINE void add_rows(const u64 *a, const u64 *b) {
         TACIT_UNROLL
         for (size_t k = 0; k < kBlock; ++k) {
-            prefetch_ahead(a + 8 * k);
-            prefetch_ahead(b + 8 * k);
-            sums[k].add_product(load(a + 8 * k), load(b + 8 * k));
+            Way::prefetch_other(a + 8 * k);
+            sums[k].add_product(load(a + 8 * k), Way::take(b, k));
         }
     }
     TACIT_INLINE void add_row(const u64 *a, u64 weight) {
@@ -77,7 +97,7 @@ struct NarrowBlock {
     }
 };
 
-template <size_t kBlock>
+template <class Way, size_t kBlock>
 void dot_narrow_blocks(const Modulus &m, size_t n, size_t terms, const u64 *const *a,
                        const u64 *const *b, u64 *out) {
     using Block = NarrowBlock<kBlock>;
@@ -86,16 +106,18 @@ void dot_narrow_blocks(const Modulus &m, size_t n, size_t terms, const u64 *cons
         const size_t last = first + kNarrowTerms < terms ? first + kNarrowTerms : terms;
         for (size_t i = 0; i < n; i += Block::kLength) {
             Block block;
-            for (size_t t = first; t < last; ++t) block.add_rows(a[t] + i, b[t] + i);
+            for (size_t t = first; t < last; ++t)
+                block.template add_rows<Way>(a[t] + i, Way::start(b[t], n, i));
             block.finish(reduction, first > 0, out + i);
         }
     }
 }
 
+template <class Way>
 void dot_narrow(const Modulus &m, size_t n, size_t terms, const u64 *const *a,
                 const u64 *const *b, u64 *out) {
-    if (terms <= kFewTerms) return dot_narrow_blocks<1>(m, n, terms, a, b, out);
-    dot_narrow_blocks<kNarrowBlock>(m, n, terms, a, b, out);
+    if (terms <= kFewTerms) return dot_narrow_blocks<Way, 1>(m, n, terms, a, b, out);
+    dot_narrow_blocks<Way, kNarrowBlock>(m, n, terms, a, b, out);
 }
 
 void combine_narrow(const Modulus &m, size_t n, size_t terms, const u64 *const *a,
@@ -158,12 +180,12 @@ struct WideBlock {
     static constexpr size_t kLength = 8 * kBlock;
     WideSum sums[kBlock];
     V half = set((u64(1) << 30) - 1);
+    template <class Way>
     TACIT_INLINE void add_rows(const u64 *a, const u64 *b) {
         TACIT_UNROLL
         for (size_t k = 0; k < kBlock; ++k) {
-            prefetch_ahead(a + 8 * k);
-            prefetch_ahead(b + 8 * k);
-            const V x = load(a + 8 * k), y = load(b + 8 * k);
+            Way::prefetch_other(a + 8 * k);
+            const V x = load(a + 8 * k), y = Way::take(b, k);
             sums[k].add_product(_mm512_and_si512(x, half), _mm512_srli_epi64(x, 30),
                                 _mm512_and_si512(y, half), _mm512_srli_epi64(y, 30));
         }
@@ -192,7 +214,7 @@ struct WideBlock {
 
 constexpr size_t kWideTerms = 14, kCarry = 7;
 
-template <size_t kBlock>
+template <class Way, size_t kBlock>
 void dot_wide_blocks(const Modulus &m, size_t n, size_t terms, const u64 *const *a,
                      const u64 *const *b, u64 *out) {
     using Block = WideBlock<kBlock>;
@@ -203,17 +225,18 @@ void dot_wide_blocks(const Modulus &m, size_t n, size_t terms, const u64 *const 
             Block block;
             for (size_t t = first; t < last; ++t) {
                 if (t == first + kCarry) block.carry();
-                block.add_rows(a[t] + i, b[t] + i);
+                block.template add_rows<Way>(a[t] + i, Way::start(b[t], n, i));
             }
             block.finish(reduction, first > 0, out + i);
         }
     }
 }
 
+template <class Way>
 void dot_wide(const Modulus &m, size_t n, size_t terms, const u64 *const *a, const u64 *const *b,
               u64 *out) {
-    if (terms <= kFewTerms) return dot_wide_blocks<1>(m, n, terms, a, b, out);
-    dot_wide_blocks<kWideBlock>(m, n, terms, a, b, out);
+    if (terms <= kFewTerms) return dot_wide_blocks<Way, 1>(m, n, terms, a, b, out);
+    dot_wide_blocks<Way, kWideBlock>(m, n, terms, a, b, out);
 }
 
 void combine_wide(const Modulus &m, size_t n, size_t terms, const u64 *const *a,

@@ -42,7 +42,9 @@ extern "C" void tacit_slot_coefficients(uint32_t log_slots, const double *slots,
     for (size_t k = 0; k < count; ++k) {
         const double re = real[at], im = imaginary[at], wr = twist[k], wi = twist[count + k];
         out[k] = re * wr - im * wi;
-        out[count + k] = re * wi + im * wr;
+        // Real slots: a(1 / X) = a(X), to the last bit.
+        if (parts) out[count + k] = re * wi + im * wr;
+        else out[k ? 2 * count - k : count] = k ? -out[k] : 0.0;
         size_t bit = count >> 1;
         while (at & bit) {
             at ^= bit;

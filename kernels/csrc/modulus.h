@@ -45,6 +45,9 @@ struct Kernels {
     // out = sum a[t] b[t]. Chunks of at most kMostTerms.
     void (*dot)(const Modulus &, size_t n, size_t terms, const u64 *const *a,
                 const u64 *const *b, u64 *out);
+    // The same with each b[t] read backwards, from its last word.
+    void (*dot_mirrored)(const Modulus &, size_t n, size_t terms, const u64 *const *a,
+                         const u64 *const *b, u64 *out);
     // out = sum a[t] weights[t]; a below 2^60 (below 2^50 unless wide), of any modulus.
     void (*combine)(const Modulus &, size_t n, size_t terms, const u64 *const *a,
                     const u64 *weights, bool wide, u64 *out);

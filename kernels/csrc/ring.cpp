@@ -124,9 +124,10 @@ void each_entry(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uin
     });
 }
 
-// One piece of sum_t a[t] b[t], at most kPiece long.
+// One piece of sum_t a[t] b[t], at most kPiece long; mirrored: with that of b[t] backwards.
 void dot_piece(const Modulus &m, size_t length, uint32_t terms, const u64 *const *a, size_t a_at,
-               const u64 *const *b, size_t b_at, u64 *out) {
+               const u64 *const *b, size_t b_at, u64 *out, bool mirrored = false) {
+    const auto dot = mirrored ? m.kernels->dot_mirrored : m.kernels->dot;
     constexpr uint32_t most = tacit_ring::kMostTerms;
     const u64 *x[most], *y[most];
     u64 sum[kPiece];
@@ -136,7 +137,7 @@ void dot_piece(const Modulus &m, size_t length, uint32_t terms, const u64 *const
             x[t] = a[first + t] + a_at;
             y[t] = b[first + t] + b_at;
         }
-        m.kernels->dot(m, length, count, x, y, first ? sum : out);
+        dot(m, length, count, x, y, first ? sum : out);
         if (first) m.kernels->add(m, length, sum, out, out);
     }
 }
@@ -252,20 +253,24 @@ void tacit_dot(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint
 
 void tacit_dot_pairs(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t batch,
                      uint32_t outputs, const uint32_t *counts, const uint64_t *const *a,
-                     const uint64_t *const *b, uint64_t *const *out) {
-    const size_t n = ring->n, piece = n < kPiece ? n : kPiece;
+                     const uint64_t *const *b, int halves, uint64_t *const *out) {
+    const size_t n = ring->n, kept = halves ? n / 2 : n, piece = kept < kPiece ? kept : kPiece;
     size_t terms = 0;
     for (uint32_t o = 0; o < outputs; ++o) terms += counts[o];
-    // A piece of the shared rows stays in the first cache for both components and all entries.
+    // A piece of the shared rows stays in the first cache for both components, all entries and, if
+    // it stands for its mirror image too, that.
     each_row(ring, rows, mods, batch, [&](const Modulus &m, uint32_t row, size_t at, size_t size) {
         const size_t block = rows * size;
-        for (size_t start = 0; start < n; start += piece) {
+        for (size_t start = 0; start < kept; start += piece) {
             size_t first = 0;
             for (uint32_t o = 0; o < outputs; first += counts[o++])
-                for (size_t x = at + start; x < at + size; x += n)
-                    for (size_t shift = 0; shift <= block; shift += block)
-                        dot_piece(m, piece, counts[o], a + first, x + shift, b + first,
-                                  row * n + start, out[o] + x + shift);
+                for (size_t x = at; x < at + size; x += n)
+                    for (size_t shift = x; shift <= x + block; shift += block)
+                        for (int mirrored = 0; mirrored <= (halves ? 1 : 0); ++mirrored) {
+                            const size_t place = shift + (mirrored ? n - piece - start : start);
+                            dot_piece(m, piece, counts[o], a + first, place, b + first,
+                                      row * kept + start, out[o] + place, mirrored);
+                        }
         }
     }, 3 * terms);
 }

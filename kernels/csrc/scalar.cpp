@@ -64,6 +64,7 @@ void permute_scalar(const Modulus &m, size_t n, const uint32_t *table, const u64
 
 const Kernels kScalarKernels = {1, encode_root, Ntt<Plain>::forward, Ntt<Plain>::inverse,
                                 add_rows_scalar, subtract_rows_scalar, scale_scalar,
-                                add_constant_scalar, dot_scalar, combine_scalar, centre_scalar};
+                                add_constant_scalar, dot_scalar<>, dot_scalar<true>, combine_scalar,
+                                centre_scalar};
 
 }  // namespace tacit

@@ -45,13 +45,16 @@ TACIT_INLINE void scale_scalar(const Modulus &m, size_t n, const u64 *a, const u
 
 constexpr size_t kScalarTerms = 64;  // 64 products below 2^120 stay below 2^126
 
+// Mirrored: b[t] is read backwards.
+template <bool kMirrored = false>
 TACIT_INLINE void dot_scalar(const Modulus &m, size_t n, size_t terms, const u64 *const *a,
                              const u64 *const *b, u64 *out) {
     for (size_t first = 0; first < terms; first += kScalarTerms) {
         const size_t last = first + kScalarTerms < terms ? first + kScalarTerms : terms;
         for (size_t i = 0; i < n; ++i) {
             u128 sum = first ? out[i] : 0;
-            for (size_t t = first; t < last; ++t) sum += u128(a[t][i]) * b[t][i];
+            for (size_t t = first; t < last; ++t)
+                sum += u128(a[t][i]) * b[t][kMirrored ? n - 1 - i : i];
             out[i] = reduce128(m, sum);
         }
     }

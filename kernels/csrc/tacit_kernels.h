@@ -68,10 +68,10 @@ void tacit_tensor(const tacit_ring *ring, uint32_t rows, uint32_t batch, uint32_
                   const uint32_t *rows_of_b, uint64_t *out);
 // For each output o and its counts[o] terms, which follow each other in a and b:
 // out[o] = sum_t a[t] b[t], where a[t] and out[o] are pairs of blocks of `rows` rows, b[t] one of
-// shared rows.
+// shared rows. `halves`: the rows of b[t] have N / 2 words, whose mirror images follow them.
 void tacit_dot_pairs(const tacit_ring *ring, uint32_t rows, const uint32_t *mods, uint32_t batch,
                      uint32_t outputs, const uint32_t *counts, const uint64_t *const *a,
-                     const uint64_t *const *b, uint64_t *const *out);
+                     const uint64_t *const *b, int halves, uint64_t *const *out);
 // Galois automorphism in NTT form: `table` from tacit_galois_table, N / 8 entries. The first
 // `plus_rows` rows of `plus` are added before; with `accumulate`, the result is added to out.
 void tacit_galois_table(uint32_t log_n, uint64_t element, uint32_t *table);

@@ -73,7 +73,8 @@ class Encoder:
                 *(tables.sources.address, tables.roots.address, work.address, first, layers),
             )
             self._launch("tacit_fourier", count >> layers, arguments)
-        rounding = structures.Round(work.address, tables.twist.address, out.address, scale)
+        places = (work.address, tables.twist.address, out.address)
+        rounding = structures.Round(*places, scale, parts is None)
         self._launch("tacit_round_slots", count, rounding)
         return out
 

@@ -179,6 +179,10 @@ class CudaKernels:
         """
         return self._encoder.encode(slots, scale, level, extended=extended)
 
+    def plaintext_bytes(self, rows: int, *, real: bool) -> int:
+        """All of the rows, whatever the slots are."""
+        return 8 * rows * self.launches.params.n
+
     def galois(self, element: int) -> CudaGalois:
         """Prepare X -> X^element.
 

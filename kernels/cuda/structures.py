@@ -182,7 +182,10 @@ class Fourier(ctypes.Structure):
 class Round(ctypes.Structure):
     """Rounded coefficients."""
 
-    _fields_ = (("work", _U64), ("twist", _U64), ("out", _U64), ("scale", ctypes.c_double))
+    _fields_ = (
+        *(("work", _U64), ("twist", _U64), ("out", _U64), ("scale", ctypes.c_double)),
+        ("real", _U32),
+    )
 
 
 class Reduce(ctypes.Structure):

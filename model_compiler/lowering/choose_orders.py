@@ -19,7 +19,7 @@ from tacit.model_compiler.graph import Affine, Graph
 from tacit.model_compiler.lowering.arrangement import Arrangement, power_of_two_above
 from tacit.model_compiler.lowering.hybrid import centred_places, places_of
 from tacit.model_compiler.lowering.matrices import Coordinates, coordinates, scalars_of
-from tacit.model_compiler.lowering.order import Order, as_image, candidates, flat, frames
+from tacit.model_compiler.lowering.order import Order, candidates, flat, frames, pixels
 
 BEAM = 12
 _SAMPLED_ENTRIES = 1 << 16
@@ -65,10 +65,10 @@ def choose_orders(
         prices: remembers what was priced before, between calls with equal costs.
     """
     classes = tensor_classes(graph)
-    shapes = [graph.shapes[name] for name in classes]
-    planes = frames(shapes)
+    shapes = graph.image_shapes()
+    planes = frames(shapes[name] for name in classes)
     names = list(dict.fromkeys(classes.values()))
-    image = {name: _best_shape(graph, classes, name) for name in names}
+    image = {name: _best_shape(shapes, classes, name) for name in names}
     options = {name: candidates(image[name], planes, cells) for name in names}
     if all(len(choice) == 1 for choice in options.values()):
         return {tensor: options[name][0] for tensor, name in classes.items()}
@@ -205,10 +205,11 @@ def _size(order: Order) -> int:
     return order.channels * order.height * order.width
 
 
-def _best_shape(graph: Graph, classes: Mapping[str, str], name: str) -> tuple[int, ...]:
+def _best_shape(
+    shapes: Mapping[str, tuple[int, ...]], classes: Mapping[str, str], name: str
+) -> tuple[int, ...]:
     """Return the shape of a class that is most of an image."""
-    shapes = [graph.shapes[tensor] for tensor, root in classes.items() if root == name]
-    return max(shapes, key=lambda shape: as_image(shape)[1] * as_image(shape)[2])
+    return max((shapes[t] for t, root in classes.items() if root == name), key=pixels)
 
 
 @dataclass(slots=True)

@@ -86,6 +86,12 @@ def as_image(shape: Shape) -> tuple[int, int, int]:
     return channels, int(np.prod(shape[1:-1], dtype=np.int64)), width
 
 
+def pixels(shape: Shape) -> int:
+    """Return how many pixels a channel of a shape has."""
+    _, height, width = as_image(shape)
+    return height * width
+
+
 def frames(shapes: Iterable[Shape], most: int = 2) -> tuple[tuple[int, int], ...]:
     """Return (row, plane) lengths worth trying: the largest images', exact and rounded up.
 

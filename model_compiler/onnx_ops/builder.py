@@ -18,6 +18,7 @@ from scipy.sparse import csr_array, diags_array, eye_array
 
 from tacit.errors import ModelError
 from tacit.model_compiler.graph import Activation, Affine, Node, Product
+from tacit.model_compiler.lowering.order import pixels
 from tacit.model_compiler.onnx_ops.loading import MAX_ROW_ELEMENTS
 
 Floats = NDArray[np.float64]
@@ -68,6 +69,7 @@ class GraphBuilder:
     def __init__(self, reserved: frozenset[str]) -> None:
         """Start empty; `reserved` names are never used for intermediate tensors."""
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.images: dict[str, tuple[int, ...]] = {}
         self.nodes: list[Node] = []
         self._reserved = reserved
         self.masks: dict[str, Mask] = {}
@@ -124,6 +126,7 @@ class GraphBuilder:
         for value, matrix in terms:
             known = merged.get(value.tensor)
             merged[value.tensor] = matrix if known is None else csr_array(known + matrix)
+            self._note_image(value)
         size = math.prod(shape)
         self._refuse_large(origin, size, sum(matrix.nnz for matrix in merged.values()))
         offsets = np.array(np.broadcast_to(np.asarray(bias, dtype=np.float64), (size,)))
@@ -204,6 +207,12 @@ class GraphBuilder:
 
     def _fresh(self, wanted: str) -> str:
         return wanted if wanted not in self.shapes else self.inner_name(wanted, "again")
+
+    def _note_image(self, value: Value) -> None:
+        """Note the shape that a map reads a tensor in; what the client makes has no layout."""
+        known = self.images.get(value.tensor, self.shapes.get(value.tensor))
+        if known is not None and pixels(value.shape) > pixels(known):
+            self.images[value.tensor] = value.shape
 
     def _refuse_large(self, origin: str, size: int, nonzeros: int) -> None:
         if size == 0:

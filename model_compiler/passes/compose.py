@@ -53,9 +53,10 @@ def compose(graph: Graph, cost_of: CostOf | None = None, level_value: float = LE
 
 def default_costs(graph: Graph) -> CostOf:
     """Return `diagonal_cost` for graphs of vectors; for images, the cost of the best orders."""
-    if all(len(shape) < 2 for shape in graph.shapes.values()):
+    shapes = graph.image_shapes()
+    if all(len(shape) < 2 for shape in shapes.values()):
         return diagonal_cost
-    images = ImageCosts(graph.shapes)
+    images = ImageCosts(shapes)
     return lambda node: _DIAGONALS_PER_ROTATION * images(node)
 
 

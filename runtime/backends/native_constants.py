@@ -79,8 +79,9 @@ class _Map:
     def needs(self, engine: NativeEngine) -> Iterator[Need]:
         """Yield its diagonals."""
         extended = engine.over_qp(self.plan, self.level)
-        size = engine.diagonal_bytes(self.level, extended)
-        worth = engine.worth(memory_of_row(self.rows, 0), self.level, extended)
+        first = memory_of_row(self.rows, 0)
+        size = engine.encoded_bytes(first, self.level, extended)
+        worth = engine.worth(first, self.level, extended)
         constants = {self.plan.diagonals: self.rows}
         for row in sorted({term.row for term in self.plan.terms}):
             make = partial(
@@ -115,6 +116,6 @@ def _plain(engine: NativeEngine, plain: Plain, at: ValueType) -> Iterator[Need]:
     if not plain.is_scalar:
         worth, size = (
             engine.worth(plain.values, at.level, False),
-            engine.diagonal_bytes(at.level, False),
+            engine.encoded_bytes(plain.values, at.level, False),
         )
         yield Need((plain.key, at), worth, size, partial(engine.plaintext, plain, at))

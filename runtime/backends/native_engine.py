@@ -135,9 +135,10 @@ class NativeEngine:
         """Tell whether a linear transform of inputs at `level` works over QP."""
         return plan.over_qp(self.params.n, level + 1, len(self.params.special_moduli))
 
-    def diagonal_bytes(self, level: int, extended: bool) -> int:
-        """Return what an encoded diagonal takes."""
-        return 8 * self.params.n * self._rows(level, extended)
+    def encoded_bytes(self, values: Floats, level: int, extended: bool) -> int:
+        """Return what an encoded constant takes; of diagonals `values` is any of them."""
+        real = not np.iscomplexobj(values)
+        return self.kernels.plaintext_bytes(self._rows(level, extended), real=real)
 
     def plaintext(self, plain: Plain, at: ValueType, *, extended: bool = False) -> LimbArray:
         """Return a constant for ciphertexts of type `at`, shape (1, rows, 1, N).
@@ -223,8 +224,9 @@ class NativeEngine:
             level: of the plaintext.
             extended: over QP.
         """
-        rows = self._rows(level, extended)
-        return self._uses.get(_place(values), 1) * (_ROWS_OF_A_TRANSFORM + rows) / rows
+        work = _ROWS_OF_A_TRANSFORM + self._rows(level, extended)
+        kept_rows = self.encoded_bytes(values, level, extended) / (8 * self.params.n)
+        return self._uses.get(_place(values), 1) * work / kept_rows
 
     def weight_blocks(
         self, name: str, weights: Floats, level: int

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tacit.circuit import LinearPlan, LinearTerm
 from tacit.kernels.limb_kernels import LimbArray
+from tacit.packed_rows import memory_of_row
 from tacit.runtime.backends.native_engine import NativeEngine
 from tacit.runtime.backends.native_key_tables import KeyTables
 
@@ -187,7 +188,9 @@ class _Run:
     def _groups(self, parts: Sequence[list[LinearTerm]]) -> Iterator[list[list[LinearTerm]]]:
         """Group giant steps, so that diagonals that are not kept take little memory."""
         group: list[list[LinearTerm]] = []
-        most = max(1, _GROUP_BYTES // self.engine.diagonal_bytes(self.level, self.extended))
+        values = memory_of_row(self.constants[self.plan.diagonals], 0)
+        each = self.engine.encoded_bytes(values, self.level, self.extended)
+        most = max(1, _GROUP_BYTES // each)
         for part in parts:
             if group and sum(map(len, group)) + len(part) > most:
                 yield group

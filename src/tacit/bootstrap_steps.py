@@ -68,6 +68,6 @@ def _through(
         # Other levels, other matrices: the constants that are left over are shared out by stage.
         name = f"stage {group} of {stages} from level {level}"
         matrix = replace(stage_plan(plan.log_slots, group), diagonals=name)
-        rows = np.broadcast_to(0.0, (len(matrix.terms), params.slots))
+        rows = np.broadcast_to(0j, (len(matrix.terms), params.slots))
         a = evaluator.linear([a], matrix, {name: rows})[0]
     return a

@@ -150,7 +150,8 @@ static void run_level(const Setting &s, const tacit_ring *ring, uint32_t limbs, 
     const uint64_t *const left[3] = {pair.data(), pair.data(), pair.data()};
     const uint64_t *const right[3] = {shared.data(), shared.data(), shared.data()};
     uint64_t *const targets[2] = {out.data(), work.data()};
-    tacit_dot_pairs(ring, limbs, low.data(), batch, 2, counts, left, right, targets);
+    for (int halves = 0; halves < 2; ++halves)
+        tacit_dot_pairs(ring, limbs, low.data(), batch, 2, counts, left, right, halves, targets);
     check_below(s, twice, work, batch);
     const std::vector<const uint64_t *> pairs(35, pair.data());
     const std::vector<uint32_t> rows_of(35, limbs);

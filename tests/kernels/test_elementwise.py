@@ -59,6 +59,30 @@ def test_products_with_one_constant_per_row(ring: Ring) -> None:
             _same(elementwise.add_constant(ring, a, constants), x + c)
 
 
+@pytest.mark.parametrize("log_n", [3, 5, 7, 8, 11])
+def test_half_a_plaintext_stands_for_its_mirror_image_too(
+    instructions: InstructionSet, log_n: int
+) -> None:
+    moduli = (*primes(30, log_n), *primes(50, log_n), *primes(60, log_n))
+    ring, rng, batch = Ring(log_n, moduli, instructions=instructions), np.random.default_rng(0), 2
+    a = rng.integers(0, min(moduli), (2, 3, batch, ring.n), dtype=np.uint64)
+    halves = [residues(rng, moduli, ring.n // 2) for _ in range(70)]
+    whole = [np.concatenate([half, half[:, ::-1]], axis=1) for half in halves]
+    counts = (1, 3, 17, 49)
+    made: list[list[Limbs]] = []
+    for plains in (halves, whole):
+        left = iter(plains)
+        terms = [[(a, next(left)) for _ in range(count)] for count in counts]
+        made.append([np.empty_like(a) for _ in counts])
+        elementwise.dot_pairs(ring, terms, made[-1], batch=batch)
+    for found, wanted in zip(*made, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    with pytest.raises(InternalError, match="rows"):
+        elementwise.dot_pairs(ring, [[(a, halves[0]), (a, whole[0])]], [np.empty_like(a)], batch=2)
+    with pytest.raises(InternalError, match="rows of"):
+        elementwise.dot_pairs(ring, [[(a, halves[0][:, 1:])]], [np.empty_like(a)], batch=2)
+
+
 @pytest.mark.parametrize("terms", [1, 2, 7, 8, 9, 16, 17, 63, 64, 65, 130])
 def test_sums_of_products_reduce_late_and_right(ring: Ring, terms: int) -> None:
     """All residues at q - 1 reach the largest sums the lazy reduction can meet."""

@@ -32,6 +32,19 @@ def test_slots_are_values_at_powers_of_five(log_n: int) -> None:
     np.testing.assert_allclose(transform.slots(coefficients), values, atol=1e-12)
 
 
+@pytest.mark.parametrize("log_scale", [36, 59, 110])
+def test_plaintexts_of_real_slots_mirror_themselves(
+    instructions: InstructionSet, log_scale: int
+) -> None:
+    log_n = 10
+    ring = Ring(log_n, primes(45, log_n) + primes(60, log_n), instructions=instructions)
+    slots = np.random.default_rng(log_scale).normal(size=ring.n // 2)
+    coefficients = encode.SlotTransform(log_n).coefficients(slots)
+    assert np.array_equal(coefficients[1:], -coefficients[:0:-1])
+    found = encode.encode(ring, coefficients, 2.0**log_scale, None, 2)
+    assert np.array_equal(found, found[:, ::-1])
+
+
 @pytest.mark.parametrize("scale", [2.0**20, 2.0**50 + 12345.0, 2.0**100, 3.0**70])
 def test_coefficients_are_rounded_and_reduced_exactly(
     instructions: InstructionSet, scale: float

@@ -219,7 +219,7 @@ def test_what_a_request_uses_often_is_kept_where_memory_is_short() -> None:
     types = (ValueType(2), *(ValueType(1) for _ in chosen))
     circuit = Circuit(PARAMS.slots, (0,), (1, 2, 3, 4), nodes, types, constants)
     engine = NativeEngine(PARAMS, threads=2)
-    each = engine.diagonal_bytes(2, extended=True)
+    each = engine.encoded_bytes(constants["once"], 2, extended=True)
     engine = NativeEngine(PARAMS, threads=2, cache_bytes=5 * each)
     engine.prepare(circuit)
     assert engine.plaintexts.used_bytes == 5 * each

@@ -136,6 +136,32 @@ def test_a_strided_layer_doubles_the_gap_and_needs_no_more_ciphertexts() -> None
     _assert_equals_graph(graph, lowered)
 
 
+def test_a_flat_input_that_is_read_as_an_image_lies_like_one() -> None:
+    generator = np.random.default_rng(0)
+    constants: dict[str, Array] = {
+        "I": np.array([-1.0, 1.0, 12.0, 12.0]),
+        "K0": generator.normal(size=(8, 1, 5, 5)),
+        "K1": generator.normal(size=(4, 8, 3, 3)),
+    }
+    text = """
+        R = Cast<to=7>(I)
+        Z = Reshape(X, R)
+        A = Conv<pads=[2, 2, 2, 2], strides=[2, 2]>(Z, K0)
+        B = Mul(A, A)
+        Y = Conv<pads=[1, 1, 1, 1]>(B, K1)
+    """
+    graph = compose(scaled(text, (144,), constants))
+    assert graph.shapes["X"] == (144,)
+    orders = choose_orders(graph, 512)
+    assert (orders["X"].row, orders["A"].gap) == (orders["A"].row, 2)
+    lowered = lower_latency(graph, 512, 512)
+    first = next(n for n in lowered.circuit.nodes if isinstance(n.attribute, LinearPlan))
+    # 5x5 taps, and four channels that are shifted by one: 6x6 of 256 differences.
+    assert isinstance(first.attribute, LinearPlan)
+    assert len(first.attribute.terms) == 36
+    _assert_equals_graph(graph, lowered)
+
+
 def test_lowering_again_for_other_slots_writes_no_diagonal_twice() -> None:
     graph = random_network(3)
     maps = LinearMaps()

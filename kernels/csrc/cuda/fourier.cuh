@@ -68,6 +68,7 @@ struct RoundArguments {
     const double *twist;  // [2][N/2]
     double *out;          // N
     double scale;
+    u32 real;             // the slots are real: a(1 / X) = a(X), to the last bit
 };
 
 TACIT_DEVICE void round_slots(const RoundArguments &arguments) {
@@ -78,6 +79,10 @@ TACIT_DEVICE void round_slots(const RoundArguments &arguments) {
     const double wr = arguments.twist[k], wi = arguments.twist[kSlots + k];
     const double real = __dsub_rn(__dmul_rn(re, wr), __dmul_rn(im, wi));
     const double imaginary = __dadd_rn(__dmul_rn(re, wi), __dmul_rn(im, wr));
-    arguments.out[k] = rint(__dmul_rn(real, arguments.scale));
-    arguments.out[kSlots + k] = rint(__dmul_rn(imaginary, arguments.scale));
+    const double rounded = rint(__dmul_rn(real, arguments.scale));
+    arguments.out[k] = rounded;
+    if (arguments.real)
+        arguments.out[k ? 2 * kSlots - k : kSlots] = k ? -rounded : 0.0;
+    else
+        arguments.out[kSlots + k] = rint(__dmul_rn(imaginary, arguments.scale));
 }
