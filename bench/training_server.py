@@ -60,16 +60,14 @@ class TrainingServer:
     def cpu_seconds(self) -> float:
         """Return the processor time that it and its workers have taken so far."""
         assert self._process is not None
-        ticks = sum(
-            process_ticks(place, self._process.pid) for place in Path("/proc").glob("[0-9]*/stat")
-        )
-        return ticks / os.sysconf("SC_CLK_TCK")
+        return sum(family(self._process.pid).values()) / os.sysconf("SC_CLK_TCK")
 
     def kill(self) -> None:
         """Kill it with its workers, as a power failure would."""
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            for process in family(self._process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
             self._process.wait()
             self._process = None
 
@@ -98,13 +96,22 @@ class TrainingServer:
         raise RuntimeError(f"the server is not ready: {log[-1] if log else 'it wrote nothing'}")
 
 
-def process_ticks(stat: Path, group: int) -> int:
-    """Return the clock ticks of a process, its dead children's included, if it is of a group."""
-    try:
-        fields = stat.read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0
-    return sum(map(int, fields[11:15])) if int(fields[2]) == group else 0
+def family(root: int) -> dict[int, int]:
+    """Return a process and all that descend from it, with their clock ticks.
+
+    Workers are in sessions of their own, so groups do not tell. Ticks include those of children
+    that ended.
+    """
+    parents, ticks = {}, {}
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = place.read_text().rpartition(")")[2].split()
+            process = int(place.parent.name)
+            parents[process], ticks[process] = int(fields[1]), sum(map(int, fields[11:15]))
+    found = [root] if root in ticks else []
+    for parent in found:
+        found.extend(child for child, its in parents.items() if its == parent)
+    return {process: ticks[process] for process in found}
 
 
 def _free_ports(count: int) -> list[int]:

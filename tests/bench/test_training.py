@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import time
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from bench.subjects import LateError, Launch
 from bench.task import Task
 from bench.training_course import Course
 from bench.training_fits import clear_twin
-from bench.training_server import process_ticks
+from bench.training_server import family
 from bench.training_sets import FOLDS, framingham_like, sets
 from bench.worker import Ready, Round
 
@@ -95,14 +96,28 @@ def test_a_part_that_breaks_neither_ends_the_others_nor_loses_their_records(
     assert not chosen.failures
 
 
-def test_processor_time_of_a_server_is_that_of_its_process_group() -> None:
-    own, limit = Path(f"/proc/{os.getpid()}/stat"), time.process_time() + 0.05
-    while time.process_time() < limit:
-        pass
-    ticks = process_ticks(own, os.getpgrp())
-    assert ticks >= 0.05 * os.sysconf("SC_CLK_TCK") - 1
-    assert process_ticks(own, os.getpgrp() + 1) == 0
-    assert process_ticks(Path("/proc/0/stat"), os.getpgrp()) == 0
+def test_processor_time_counts_workers_in_sessions_of_their_own() -> None:
+    burn = (
+        "import sys, time\n"
+        "while time.process_time() < 0.2: pass\n"
+        "print(flush=True)\n"
+        "sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", burn],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as worker:
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        worker.stdout.readline()
+        ticks = family(os.getpid())
+        assert ticks[worker.pid] >= 0.2 * os.sysconf("SC_CLK_TCK") - 2
+        assert list(family(worker.pid)) == [worker.pid]
+        worker.stdin.close()
+    assert worker.pid not in family(os.getpid())
+    assert family(worker.pid) == {}
 
 
 class LatePeer:
